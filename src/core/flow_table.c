@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* See flow_table.h. A full bucket overflows into the next; a removal frees its entry for good when its bucket
+ * still has a never-used one (then no search passes on), else it leaves a mark. */
+#include "core/flow_table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static size_t table_bytes(const struct flow_table *table)
+{
+	return ((size_t)table->bucket_mask + 1u) * FLOW_BUCKET * sizeof(struct flow_entry);
+}
+
+int flow_table_init(struct flow_table *table, uint32_t conns_max, uint32_t seed)
+{
+	uint32_t buckets = 1;
+	void *p;
+
+	while ((uint64_t)buckets * FLOW_BUCKET < (uint64_t)conns_max * 2u)
+		buckets *= 2;
+	*table = (struct flow_table){.bucket_mask = buckets - 1u, .seed = seed};
+	p = mmap(NULL, table_bytes(table), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return -ENOMEM;
+	table->entries = p;
+	return 0;
+}
+
+void flow_table_free(struct flow_table *table)
+{
+	if (table->entries)
+		munmap(table->entries, table_bytes(table));
+	table->entries = NULL;
+}
+
+uint32_t flow_find(const struct flow_table *table, const struct conn *conns, uint32_t hash, be32 local_addr,
+	be32 remote_addr, be16 local_port, be16 remote_port)
+{
+	uint32_t b = (hash >> 1) & table->bucket_mask;
+
+	for (uint32_t n = 0; n <= table->bucket_mask; n++, b = (b + 1u) & table->bucket_mask) {
+		const struct flow_entry *e = &table->entries[b * FLOW_BUCKET];
+		bool open = false;
+
+		for (unsigned i = 0; i < FLOW_BUCKET; i++) {
+			if (e[i].hash == hash &&
+				flow_key_equal(&conns[e[i].index].id, local_addr, remote_addr, local_port, remote_port))
+				return e[i].index;
+			open |= e[i].hash == 0 && e[i].index == FLOW_NEVER;
+		}
+		if (open)
+			return CONN_NONE;
+	}
+	return CONN_NONE;
+}
+
+int flow_insert(struct flow_table *table, const struct conn *conns, uint32_t index)
+{
+	const struct conn_identity *id = &conns[index].id;
+	uint32_t b = (id->hash >> 1) & table->bucket_mask;
+
+	if (flow_find(table, conns, id->hash, id->local_addr[3], id->remote_addr[3], id->local_port,
+		    id->remote_port) != CONN_NONE)
+		return -EEXIST;
+	for (uint32_t n = 0; n <= table->bucket_mask; n++, b = (b + 1u) & table->bucket_mask) {
+		struct flow_entry *e = &table->entries[b * FLOW_BUCKET];
+
+		for (unsigned i = 0; i < FLOW_BUCKET; i++)
+			if (e[i].hash == 0) {
+				if (e[i].index == FLOW_GONE)
+					table->gone--;
+				e[i] = (struct flow_entry){id->hash, index};
+				table->count++;
+				return 0;
+			}
+	}
+	return -ENOSPC;
+}
+
+int flow_remove(struct flow_table *table, uint32_t hash, uint32_t index)
+{
+	uint32_t b = (hash >> 1) & table->bucket_mask;
+
+	for (uint32_t n = 0; n <= table->bucket_mask; n++, b = (b + 1u) & table->bucket_mask) {
+		struct flow_entry *e = &table->entries[b * FLOW_BUCKET];
+		int at = -1;
+		bool open = false;
+
+		for (unsigned i = 0; i < FLOW_BUCKET; i++) {
+			if (e[i].hash == hash && e[i].index == index)
+				at = (int)i;
+			open |= e[i].hash == 0 && e[i].index == FLOW_NEVER;
+		}
+		if (at >= 0) {
+			e[at] = (struct flow_entry){0, open ? FLOW_NEVER : FLOW_GONE};
+			table->gone += !open;
+			table->count--;
+			if (table->count == 0 && table->gone) { /* nothing in use: the marks can go */
+				memset(table->entries, 0, table_bytes(table));
+				table->gone = 0;
+			}
+			return 0;
+		}
+		if (open)
+			return -ENOENT;
+	}
+	return -ENOENT;
+}
