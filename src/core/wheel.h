@@ -8,6 +8,7 @@
 #define CORE_WHEEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct wheel_entry {
