@@ -47,7 +47,7 @@ static inline uint8_t flextoe_mark(uint32_t position, uint32_t slots)
  * The generation changes with every reuse of the index.
  */
 #define FLEXTOE_CONN_INDEX_BITS 22u
-#define FLEXTOE_CONN_NONE       0xffffffffu
+#define FLEXTOE_CONN_NONE	0xffffffffu
 static inline uint32_t flextoe_conn_index(uint32_t conn)
 {
 	return conn & ((1u << FLEXTOE_CONN_INDEX_BITS) - 1u);
@@ -59,27 +59,31 @@ enum flextoe_hc_type {
 	FLEXTOE_HC_UPDATE = 1, /* a connection's positions and flags (struct flextoe_hc_update) */
 	FLEXTOE_HC_BIND = 2,   /* reserve a local address and port (struct flextoe_hc_endpoint) */
 	FLEXTOE_HC_LISTEN = 3, /* listen on a bound endpoint, or change its backlog */
-	FLEXTOE_HC_CONNECT = 4, /* open a connection, from a bound endpoint or with a port of the engine's choice */
+	FLEXTOE_HC_CONNECT =
+		4, /* open a connection, from a bound endpoint or with a port of the engine's choice */
 	FLEXTOE_HC_UNBIND = 5, /* give an endpoint up; connections still queued on a listener are reset */
 };
 
 /* Flags of an update. */
-#define FLEXTOE_HC_FIN         0x0001u /* no more bytes after tx_head: send FIN (shutdown for writing) */
-#define FLEXTOE_HC_CLOSE       0x0002u /* the application is done with the connection: implies FIN; data that
-					  comes, or came and was not read, is answered with RST (RFC 2525 2.17);
-					  no notification follows */
-#define FLEXTOE_HC_ABORT       0x0004u /* reset the connection now; no notification follows */
-#define FLEXTOE_HC_NOTIFY_HERE 0x0008u /* from now on notify on this context; the full state is sent there at once */
-#define FLEXTOE_HC_ACCEPTED    0x0010u /* accept() returned this connection: one place less in use in the backlog */
-#define FLEXTOE_HC_NAGLE       0x0020u /* Nagle on (RFC 9293 3.7.4); with neither flag: as it was */
-#define FLEXTOE_HC_NODELAY     0x0040u /* Nagle off */
-#define FLEXTOE_HC_FLAGS_ALL   0x007fu
+#define FLEXTOE_HC_FIN 0x0001u /* no more bytes after tx_head: send FIN (shutdown for writing) */
+#define FLEXTOE_HC_CLOSE                                                                                     \
+	0x0002u			 /* the application is done with the connection: implies FIN; data that      \
+				    comes, or came and was not read, is answered with RST (RFC 2525 2.17);   \
+				    no notification follows */
+#define FLEXTOE_HC_ABORT 0x0004u /* reset the connection now; no notification follows */
+#define FLEXTOE_HC_NOTIFY_HERE                                                                               \
+	0x0008u /* from now on notify on this context; the full state is sent there at once */
+#define FLEXTOE_HC_ACCEPTED                                                                                  \
+	0x0010u /* accept() returned this connection: one place less in use in the backlog */
+#define FLEXTOE_HC_NAGLE     0x0020u /* Nagle on (RFC 9293 3.7.4); with neither flag: as it was */
+#define FLEXTOE_HC_NODELAY   0x0040u /* Nagle off */
+#define FLEXTOE_HC_FLAGS_ALL 0x007fu
 
 struct flextoe_hc_update {
 	uint32_t conn;
 	uint32_t tx_head; /* end of the bytes written: at most tx_tail + the transmit buffer's size */
 	uint32_t rx_tail; /* end of the bytes consumed: at most rx_head as last notified */
-	uint16_t flags;   /* FLEXTOE_HC_* */
+	uint16_t flags;	  /* FLEXTOE_HC_* */
 	uint16_t reserved0;
 	uint32_t reserved1[3];
 	uint16_t reserved2;
@@ -89,14 +93,14 @@ struct flextoe_hc_update {
 
 /* BIND, LISTEN, CONNECT and UNBIND. Addresses and ports are in network byte order. */
 struct flextoe_hc_endpoint {
-	uint32_t cookie;      /* the application's name for it, echoed in the answer and in FLEXTOE_NTF_ACCEPT */
-	uint32_t endpoint;    /* LISTEN, UNBIND, CONNECT: what BIND returned; CONNECT: 0 for none */
+	uint32_t cookie;   /* the application's name for it, echoed in the answer and in FLEXTOE_NTF_ACCEPT */
+	uint32_t endpoint; /* LISTEN, UNBIND, CONNECT: what BIND returned; CONNECT: 0 for none */
 	uint32_t local_addr;  /* BIND: 0 for any address of the engine */
 	uint32_t remote_addr; /* CONNECT */
 	uint16_t local_port;  /* BIND: 0 for a free one */
 	uint16_t remote_port; /* CONNECT */
 	uint16_t backlog;     /* LISTEN: connections that may wait for accept() */
-	uint16_t flags;       /* BIND: FLEXTOE_BIND_* */
+	uint16_t flags;	      /* BIND: FLEXTOE_BIND_* */
 	uint8_t rx_shift;     /* CONNECT, LISTEN: log2 of the receive buffer, 0 for the engine's default */
 	uint8_t tx_shift;     /* the same of the transmit buffer */
 	uint8_t reserved[4];
@@ -122,22 +126,22 @@ struct flextoe_hc {
 /* ---- notifications: engine to application ---- */
 
 enum flextoe_ntf_type {
-	FLEXTOE_NTF_UPDATE = 1,  /* a connection's positions and flags (struct flextoe_ntf_update) */
-	FLEXTOE_NTF_RESULT = 2,  /* answer to BIND, LISTEN, UNBIND, and to a CONNECT that failed */
-	FLEXTOE_NTF_ACCEPT = 3,  /* a listener's handshake has completed (struct flextoe_ntf_opened) */
+	FLEXTOE_NTF_UPDATE = 1,	 /* a connection's positions and flags (struct flextoe_ntf_update) */
+	FLEXTOE_NTF_RESULT = 2,	 /* answer to BIND, LISTEN, UNBIND, and to a CONNECT that failed */
+	FLEXTOE_NTF_ACCEPT = 3,	 /* a listener's handshake has completed (struct flextoe_ntf_opened) */
 	FLEXTOE_NTF_CONNECT = 4, /* the application's CONNECT has completed (struct flextoe_ntf_opened) */
 };
 
-#define FLEXTOE_NTF_FIN   0x0001u /* the peer has sent FIN: the stream ends at rx_head */
-#define FLEXTOE_NTF_ERROR 0x0002u /* the connection is broken: `error` says how; nothing more follows */
+#define FLEXTOE_NTF_FIN	   0x0001u /* the peer has sent FIN: the stream ends at rx_head */
+#define FLEXTOE_NTF_ERROR  0x0002u /* the connection is broken: `error` says how; nothing more follows */
 #define FLEXTOE_NTF_CLOSED 0x0004u /* both directions have ended and all is acknowledged */
 
 struct flextoe_ntf_update {
 	uint32_t conn;
 	uint32_t rx_head; /* end of the bytes in the receive buffer that may be read */
 	uint32_t tx_tail; /* end of the bytes acknowledged: space before it may be written again */
-	uint16_t flags;   /* FLEXTOE_NTF_*; they stay set once set */
-	uint16_t error;   /* errno value with FLEXTOE_NTF_ERROR: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ... */
+	uint16_t flags;	  /* FLEXTOE_NTF_*; they stay set once set */
+	uint16_t error;	  /* errno value with FLEXTOE_NTF_ERROR: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ... */
 	uint32_t reserved1[3];
 	uint16_t reserved2;
 	uint8_t type;
@@ -217,15 +221,16 @@ struct flextoe_context_area {
 /* ---- control channel: a SOCK_SEQPACKET UNIX socket, one message a packet ---- */
 
 enum flextoe_msg_type {
-	FLEXTOE_MSG_HELLO = 1,    /* struct flextoe_msg_hello -> WELCOME with the region's fd, or ERROR */
-	FLEXTOE_MSG_WELCOME = 2,  /* struct flextoe_msg_welcome */
-	FLEXTOE_MSG_CONTEXT = 3,  /* struct flextoe_msg_context (request: number 0) -> the same with the
-				     wake eventfd (the application sleeps on it) and the doorbell eventfd
-				     (the application writes it to wake the engine), in this order */
-	FLEXTOE_MSG_ERROR = 4,    /* struct flextoe_msg_error */
+	FLEXTOE_MSG_HELLO = 1,	   /* struct flextoe_msg_hello -> WELCOME with the region's fd, or ERROR */
+	FLEXTOE_MSG_WELCOME = 2,   /* struct flextoe_msg_welcome */
+	FLEXTOE_MSG_CONTEXT = 3,   /* struct flextoe_msg_context (request: number 0) -> the same with the
+				      wake eventfd (the application sleeps on it) and the doorbell eventfd
+				      (the application writes it to wake the engine), in this order */
+	FLEXTOE_MSG_ERROR = 4,	   /* struct flextoe_msg_error */
 	FLEXTOE_MSG_CONN_INFO = 5, /* struct flextoe_msg_conn_info, request with conn set -> filled in */
-	FLEXTOE_MSG_STATUS = 6,   /* struct flextoe_msg_status: a report as text, for `flextoe stat` and the like */
-	FLEXTOE_MSG_TEXT = 7,     /* header and a piece of text; header.error 0: more follows, 1: the last one */
+	FLEXTOE_MSG_STATUS =
+		6, /* struct flextoe_msg_status: a report as text, for `flextoe stat` and the like */
+	FLEXTOE_MSG_TEXT = 7, /* header and a piece of text; header.error 0: more follows, 1: the last one */
 };
 
 #define FLEXTOE_MSG_MAX 32768u /* bytes in one message */
@@ -233,7 +238,7 @@ enum flextoe_msg_type {
 struct flextoe_msg_header {
 	uint32_t version; /* FLEXTOE_ABI_VERSION */
 	uint16_t type;
-	uint16_t error; /* see the type */
+	uint16_t error;	 /* see the type */
 	uint32_t length; /* of the whole message in bytes */
 	uint32_t reserved;
 };
@@ -250,13 +255,13 @@ struct flextoe_msg_welcome {
 	uint64_t region_size;
 	uint32_t context_offset; /* of the first context area */
 	uint32_t contexts_max;
-	uint32_t conns_max;   /* connection indices are below this */
-	uint32_t spin_us;     /* how long a waiting thread should look before it sleeps */
+	uint32_t conns_max;	    /* connection indices are below this */
+	uint32_t spin_us;	    /* how long a waiting thread should look before it sleeps */
 	uint8_t rx_shift, tx_shift; /* default buffers */
 	uint8_t address_count;
 	uint8_t all_routes; /* 1: connect() to any address the routes reach goes through the engine */
 	struct {
-		uint32_t addr; /* an address of the engine, network byte order */
+		uint32_t addr;	     /* an address of the engine, network byte order */
 		uint32_t prefix_len; /* of the link it is on: peers in it go through the engine */
 	} address[FLEXTOE_ADDRESSES_MAX];
 };
@@ -269,7 +274,7 @@ struct flextoe_msg_context {
 
 struct flextoe_msg_error {
 	struct flextoe_msg_header header; /* header.error: errno value */
-	char text[240];                   /* what happened and what to do, ends with 0 */
+	char text[240];			  /* what happened and what to do, ends with 0 */
 };
 
 struct flextoe_msg_conn_info {
@@ -284,10 +289,10 @@ struct flextoe_msg_conn_info {
 };
 
 enum flextoe_status_what {
-	FLEXTOE_STATUS_STAT = 1,       /* all counters, for people */
+	FLEXTOE_STATUS_STAT = 1, /* all counters, for people */
 	FLEXTOE_STATUS_STAT_JSON = 2,
 	FLEXTOE_STATUS_PROMETHEUS = 3,
-	FLEXTOE_STATUS_SS = 4,         /* connections, for people */
+	FLEXTOE_STATUS_SS = 4, /* connections, for people */
 	FLEXTOE_STATUS_SS_JSON = 5,
 };
 

@@ -52,13 +52,13 @@ void flextoe_context_close(struct flextoe_context *ctx);
 
 enum flextoe_event_type {
 	FLEXTOE_EVENT_ACCEPT = 1, /* `conn` came in on `listener` and is open */
-	FLEXTOE_EVENT_OPEN,       /* flextoe_connect() has succeeded */
-	FLEXTOE_EVENT_READABLE,   /* bytes came, or the peer's end of stream */
-	FLEXTOE_EVENT_WRITABLE,   /* space came free in the transmit buffer after it was full */
-	FLEXTOE_EVENT_ERROR,      /* broken: `error` is an errno value; close it */
+	FLEXTOE_EVENT_OPEN,	  /* flextoe_connect() has succeeded */
+	FLEXTOE_EVENT_READABLE,	  /* bytes came, or the peer's end of stream */
+	FLEXTOE_EVENT_WRITABLE,	  /* space came free in the transmit buffer after it was full */
+	FLEXTOE_EVENT_ERROR,	  /* broken: `error` is an errno value; close it */
 	FLEXTOE_EVENT_LISTENING,  /* flextoe_listen() is done (error 0) or failed */
-	FLEXTOE_EVENT_CLOSED,     /* both directions have ended and all was acknowledged */
-	FLEXTOE_EVENT_DEAD,       /* the engine has gone or has put this context out: nothing works any more */
+	FLEXTOE_EVENT_CLOSED,	  /* both directions have ended and all was acknowledged */
+	FLEXTOE_EVENT_DEAD, /* the engine has gone or has put this context out: nothing works any more */
 };
 
 struct flextoe_event {
@@ -84,22 +84,23 @@ void flextoe_context_disarm(struct flextoe_context *ctx);
  * FLEXTOE_EVENT_LISTENING. flags: FLEXTOE_REUSEPORT.
  */
 #define FLEXTOE_REUSEPORT 0x2
-int flextoe_listen(struct flextoe_context *ctx, const struct sockaddr_in *local, int backlog, int flags, void *opaque,
-	struct flextoe_listener **out);
+int flextoe_listen(struct flextoe_context *ctx, const struct sockaddr_in *local, int backlog, int flags,
+	void *opaque, struct flextoe_listener **out);
 void flextoe_listener_close(struct flextoe_listener *listener);
 void flextoe_listener_address(const struct flextoe_listener *listener, struct sockaddr_in *local);
 
 /* Opens a connection; FLEXTOE_EVENT_OPEN or FLEXTOE_EVENT_ERROR follows. local may be NULL. */
-int flextoe_connect(struct flextoe_context *ctx, const struct sockaddr_in *local, const struct sockaddr_in *remote,
-	void *opaque, struct flextoe_conn **out);
+int flextoe_connect(struct flextoe_context *ctx, const struct sockaddr_in *local,
+	const struct sockaddr_in *remote, void *opaque, struct flextoe_conn **out);
 
 void flextoe_conn_set_opaque(struct flextoe_conn *conn, void *opaque);
 void *flextoe_conn_opaque(const struct flextoe_conn *conn);
-void flextoe_conn_addresses(const struct flextoe_conn *conn, struct sockaddr_in *local, struct sockaddr_in *remote);
+void flextoe_conn_addresses(
+	const struct flextoe_conn *conn, struct sockaddr_in *local, struct sockaddr_in *remote);
 
 /*
- * The bytes that may be read now, in place: up to two pieces (the buffer is a ring). Returns their sum, 0 when
- * there are none yet, -EPIPE at the end of the stream, or the connection's error.
+ * The bytes that may be read now, in place: up to two pieces (the buffer is a ring). Returns their sum, 0
+ * when there are none yet, -EPIPE at the end of the stream, or the connection's error.
  */
 ssize_t flextoe_rx_window(struct flextoe_conn *conn, struct iovec iov[2]);
 /* Gives the first `bytes` of the window back; beyond the window: -EINVAL. */

@@ -11,17 +11,17 @@
 #include <stdint.h>
 
 enum copy_direction {
-	COPY_TO_REGION,   /* received payload */
+	COPY_TO_REGION,	  /* received payload */
 	COPY_FROM_REGION, /* payload to send */
 };
 
 struct copy_op {
-	uint8_t *wire; /* in a frame */
+	uint8_t *wire;	 /* in a frame */
 	uint64_t offset; /* in the region */
 	uint32_t region;
-	uint32_t len; /* bytes, not 0 */
+	uint32_t len;	    /* bytes, not 0 */
 	uint32_t direction; /* enum copy_direction */
-	uint32_t cookie; /* the submitter's, comes back with the completion */
+	uint32_t cookie;    /* the submitter's, comes back with the completion */
 };
 
 #define COPY_ASYNC   0x1u /* completes later: poll() tells; without it submit() returns when all is done */
@@ -30,7 +30,7 @@ struct copy_op {
 struct copy_engine;
 struct copy_ops {
 	const char *name;
-	uint32_t caps;    /* COPY_* */
+	uint32_t caps;	  /* COPY_* */
 	uint32_t max_len; /* bytes a single copy may have */
 	/* Takes the first k of n copies and returns k. */
 	unsigned (*submit)(struct copy_engine *engine, const struct copy_op *ops, unsigned n);

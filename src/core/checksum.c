@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&             \
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&     \
 	!defined(__SANITIZE_THREAD__)
 #define VARIANTS __attribute__((target_clones("avx512bw,avx512f", "avx2", "default")))
 #undef VARIANTS

@@ -25,7 +25,8 @@ static inline uint16_t checksum_fold(uint64_t sum)
 	return (uint16_t)sum;
 }
 
-/* Checksum of a whole block: what goes into a header whose field was 0; 0 when the block with its field is right. */
+/* Checksum of a whole block: what goes into a header whose field was 0; 0 when the block with its field is
+ * right. */
 static inline uint16_t checksum_of(const void *p, size_t len)
 {
 	return (uint16_t)~checksum_fold(checksum_add(p, len, 0));
@@ -34,7 +35,8 @@ static inline uint16_t checksum_of(const void *p, size_t len)
 /* Unfolded sum of a TCP pseudo header over IPv4, addresses in wire order, length in bytes. */
 static inline uint64_t checksum_pseudo(uint32_t src, uint32_t dst, uint32_t tcp_len)
 {
-	return (uint64_t)src + dst + ((uint32_t)__builtin_bswap16((uint16_t)tcp_len) + (uint32_t)__builtin_bswap16(6));
+	return (uint64_t)src + dst +
+	       ((uint32_t)__builtin_bswap16((uint16_t)tcp_len) + (uint32_t)__builtin_bswap16(6));
 }
 
 #endif

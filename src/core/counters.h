@@ -9,8 +9,8 @@
 #include <stdint.h>
 
 enum counter_kind {
-	COUNTER_INFO, /* happens in a healthy engine */
-	COUNTER_DROP, /* a frame or request was dropped */
+	COUNTER_INFO,  /* happens in a healthy engine */
+	COUNTER_DROP,  /* a frame or request was dropped */
 	COUNTER_FAULT, /* a peer or an application did something wrong, or a resource ran out */
 };
 

@@ -21,7 +21,8 @@ int flow_table_init(struct flow_table *table, uint32_t conns_max, uint32_t seed)
 	while ((uint64_t)buckets * FLOW_BUCKET < (uint64_t)conns_max * 2u)
 		buckets *= 2;
 	*table = (struct flow_table){.bucket_mask = buckets - 1u, .seed = seed};
-	p = mmap(NULL, table_bytes(table), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p = mmap(NULL, table_bytes(table), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return -ENOMEM;
 	table->entries = p;
@@ -45,8 +46,8 @@ uint32_t flow_find(const struct flow_table *table, const struct conn *conns, uin
 		bool open = false;
 
 		for (unsigned i = 0; i < FLOW_BUCKET; i++) {
-			if (e[i].hash == hash &&
-				flow_key_equal(&conns[e[i].index].id, local_addr, remote_addr, local_port, remote_port))
+			if (e[i].hash == hash && flow_key_equal(&conns[e[i].index].id, local_addr,
+							 remote_addr, local_port, remote_port))
 				return e[i].index;
 			open |= e[i].hash == 0 && e[i].index == FLOW_NEVER;
 		}

@@ -2,8 +2,8 @@
 /*
  * From the four numbers of a connection to its index: open addressing in buckets of one cache line, eight
  * entries of (hash, index). The table compares hashes; the caller compares the key in the connection's
- * identity line, which it needs next anyway. Look-ups come in batches: flow_prefetch() first, then flow_find().
- * One thread writes and reads.
+ * identity line, which it needs next anyway. Look-ups come in batches: flow_prefetch() first, then
+ * flow_find(). One thread writes and reads.
  */
 #ifndef CORE_FLOW_TABLE_H
 #define CORE_FLOW_TABLE_H
@@ -11,7 +11,7 @@
 #include "core/conn.h"
 
 struct flow_entry {
-	uint32_t hash; /* as from flow_hash(), never 0 */
+	uint32_t hash;	/* as from flow_hash(), never 0 */
 	uint32_t index; /* with hash 0: FLOW_NEVER or FLOW_GONE */
 };
 
@@ -57,8 +57,8 @@ static inline void flow_prefetch(const struct flow_table *table, uint32_t hash)
 static inline bool flow_key_equal(
 	const struct conn_identity *id, be32 local_addr, be32 remote_addr, be16 local_port, be16 remote_port)
 {
-	return id->local_addr[3] == local_addr && id->remote_addr[3] == remote_addr && id->local_port == local_port &&
-		id->remote_port == remote_port;
+	return id->local_addr[3] == local_addr && id->remote_addr[3] == remote_addr &&
+	       id->local_port == local_port && id->remote_port == remote_port;
 }
 
 /* First index with this hash in its home bucket, or CONN_NONE: a hint for prefetching the connection. */

@@ -12,14 +12,14 @@
 #include <stdint.h>
 #include <time.h>
 
-#define CACHE_LINE   64
+#define CACHE_LINE    64
 #define CACHE_ALIGNED _Alignas(CACHE_LINE)
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
 
 static inline void prefetch(const void *p)
 {

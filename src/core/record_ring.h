@@ -14,7 +14,7 @@ struct record_ring {
 	uint8_t *bytes;
 	uint32_t size; /* power of two */
 	CACHE_ALIGNED struct {
-		uint32_t head;        /* producer: end of what is published */
+		uint32_t head;	      /* producer: end of what is published */
 		uint32_t reserved;    /* end of the record being written */
 		uint32_t tail_cached; /* the consumer's tail as last seen */
 	} producer;

@@ -25,8 +25,8 @@ static void sip_round(uint64_t v[4])
 uint64_t siphash(const uint64_t key[2], const void *data, size_t len)
 {
 	const uint8_t *p = data;
-	uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
-		key[1] ^ 0x7465646279746573u};
+	uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du,
+		key[0] ^ 0x6c7967656e657261u, key[1] ^ 0x7465646279746573u};
 	uint64_t m, last = (uint64_t)len << 56;
 
 	for (size_t n = len / 8; n; n--, p += 8) {

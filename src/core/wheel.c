@@ -56,7 +56,8 @@ struct wheel_entry *wheel_expire(struct wheel *wheel, uint64_t now_us)
 			wheel->tick = now_tick;
 		return NULL;
 	}
-	if (now_tick > wheel->tick + wheel->slot_count) /* slept for more than a turn: each slot once is enough */
+	if (now_tick >
+		wheel->tick + wheel->slot_count) /* slept for more than a turn: each slot once is enough */
 		wheel->tick = now_tick - wheel->slot_count;
 	for (;;) {
 		struct wheel_entry *e = wheel->slots[wheel->tick & (wheel->slot_count - 1u)];

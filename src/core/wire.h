@@ -31,12 +31,12 @@ static inline be32 to_be32(uint32_t v)
 }
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "little-endian machines only, for now");
 
-#define ETH_ALEN_      6u
-#define ETHTYPE_IPV4_  0x0800u
-#define ETHTYPE_ARP_   0x0806u
-#define ETHTYPE_IPV6_  0x86ddu
-#define IPPROTO_ICMP_  1u
-#define IPPROTO_TCP_   6u
+#define ETH_ALEN_     6u
+#define ETHTYPE_IPV4_ 0x0800u
+#define ETHTYPE_ARP_  0x0806u
+#define ETHTYPE_IPV6_ 0x86ddu
+#define IPPROTO_ICMP_ 1u
+#define IPPROTO_TCP_  6u
 
 struct eth_hdr {
 	uint8_t dst[6];
@@ -57,8 +57,8 @@ struct ipv4_hdr {
 	be32 dst;
 } __attribute__((packed));
 
-#define IPV4_DF_        0x4000u
-#define IPV4_MF_        0x2000u
+#define IPV4_DF_	0x4000u
+#define IPV4_MF_	0x2000u
 #define IPV4_FRAG_MASK_ 0x3fffu /* MF and offset: any of them set means a fragment */
 
 struct tcp_hdr {
@@ -84,13 +84,13 @@ struct tcp_hdr {
 #define TCP_CWR_ 0x80u
 
 /* Option kinds (IANA TCP parameters). */
-#define TCPOPT_EOL_       0u
-#define TCPOPT_NOP_       1u
-#define TCPOPT_MSS_       2u
-#define TCPOPT_WSCALE_    3u
+#define TCPOPT_EOL_	  0u
+#define TCPOPT_NOP_	  1u
+#define TCPOPT_MSS_	  2u
+#define TCPOPT_WSCALE_	  3u
 #define TCPOPT_SACK_PERM_ 4u
-#define TCPOPT_SACK_      5u
-#define TCPOPT_TS_        8u
+#define TCPOPT_SACK_	  5u
+#define TCPOPT_TS_	  8u
 
 struct arp_hdr {
 	be16 hw_type;

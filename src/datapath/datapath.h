@@ -27,18 +27,20 @@ struct datapath_config {
 	uint32_t conns_max;    /* connections, up to 2^22 - 1 */
 	uint32_t apps_max;     /* applications = regions, up to 65535 */
 	uint32_t contexts_max; /* of all applications, up to 65534 */
-	uint32_t ooo_max;      /* connections that may have out-of-order data at once; 0: conns_max / 8 + 64 */
+	uint32_t ooo_max; /* connections that may have out-of-order data at once; 0: conns_max / 8 + 64 */
 	struct copy_engine *copy; /* not owned */
 	/* Wakes the sleeper of a context; called at most once a batch and context. */
 	void (*kick)(void *arg, uint32_t context);
 	void *kick_arg;
 };
 
-/* Returns NULL when memory is short. Nothing in it is touched before it is used: an idle table costs nothing. */
+/* Returns NULL when memory is short. Nothing in it is touched before it is used: an idle table costs nothing.
+ */
 struct datapath *datapath_create(const struct datapath_config *config);
 void datapath_destroy(struct datapath *dp);
 
-/* [poll, before the first poll] Adds a device; returns the port's index or -ENOSPC. The device stays the caller's. */
+/* [poll, before the first poll] Adds a device; returns the port's index or -ENOSPC. The device stays the
+ * caller's. */
 int datapath_port_add(struct datapath *dp, struct device *dev);
 struct device *datapath_port(struct datapath *dp, unsigned port);
 unsigned datapath_port_count(const struct datapath *dp);
@@ -68,22 +70,23 @@ const uint64_t *datapath_counters(const struct datapath *dp);
 /* ---- control work (control plane -> data path) ---- */
 
 enum ctl_type {
-	CTL_INSTALL = 1,     /* ctl_conn: the prepared connection goes into the flow table */
-	CTL_REMOVE,          /* ctl_conn: forget it; CONN_EVENT_REMOVED answers */
-	CTL_RESET,           /* ctl_conn: send RST, the connection ends with `error` */
-	CTL_TIMEOUT,         /* ctl_conn: a deadline seems to have passed: look, and act if so */
-	CTL_TIMERS_OFF,      /* ctl_conn: no deadline seemed set: CONN_EVENT_TIMERS_IDLE or CONN_EVENT_TIMER answers */
-	CTL_NEIGHBOUR,       /* ctl_neighbour: a new next hop for one connection */
-	CTL_REGION,          /* ctl_region: a region comes (base) or goes (base NULL) */
-	CTL_CONTEXT,         /* ctl_context: a context comes (area) or goes (area NULL) */
-	CTL_NOTIFY,          /* ctl_notify: put this into a context's ring */
-	CTL_SEND,            /* ctl_frame: transmit the frame as it is (checksums filled in by the caller) */
-	CTL_INJECT,          /* ctl_frame: run the frame through the pipeline as if received on the port */
+	CTL_INSTALL = 1, /* ctl_conn: the prepared connection goes into the flow table */
+	CTL_REMOVE,	 /* ctl_conn: forget it; CONN_EVENT_REMOVED answers */
+	CTL_RESET,	 /* ctl_conn: send RST, the connection ends with `error` */
+	CTL_TIMEOUT,	 /* ctl_conn: a deadline seems to have passed: look, and act if so */
+	CTL_TIMERS_OFF,	 /* ctl_conn: no deadline seemed set: CONN_EVENT_TIMERS_IDLE or CONN_EVENT_TIMER
+			    answers */
+	CTL_NEIGHBOUR,	 /* ctl_neighbour: a new next hop for one connection */
+	CTL_REGION,	 /* ctl_region: a region comes (base) or goes (base NULL) */
+	CTL_CONTEXT,	 /* ctl_context: a context comes (area) or goes (area NULL) */
+	CTL_NOTIFY,	 /* ctl_notify: put this into a context's ring */
+	CTL_SEND,	 /* ctl_frame: transmit the frame as it is (checksums filled in by the caller) */
+	CTL_INJECT,	 /* ctl_frame: run the frame through the pipeline as if received on the port */
 };
 
 struct ctl_conn {
 	uint32_t type;
-	uint32_t conn; /* index */
+	uint32_t conn;	/* index */
 	uint32_t error; /* CTL_RESET: errno value */
 	uint32_t flags; /* CTL_INSTALL: CTL_INSTALL_ACK */
 };
@@ -123,8 +126,8 @@ struct ctl_frame {
 /* [control] Queues a record (a struct ctl_*) of `len` bytes: 0, or -EAGAIN when the ring is full. */
 int datapath_ctl(struct datapath *dp, const void *record, uint32_t len);
 /* [control] Queues a CTL_SEND or CTL_INJECT with the frame's bytes copied. */
-int datapath_ctl_frame(struct datapath *dp, enum ctl_type type, unsigned port, uint16_t flags, const void *bytes,
-	uint32_t len);
+int datapath_ctl_frame(struct datapath *dp, enum ctl_type type, unsigned port, uint16_t flags,
+	const void *bytes, uint32_t len);
 /* [control] Bytes of records that surely fit now. */
 uint32_t datapath_ctl_room(const struct datapath *dp);
 
@@ -138,28 +141,30 @@ struct conn_setup {
 	uint16_t app;
 	uint16_t context;
 	uint32_t handle;
-	uint32_t iss, irs;   /* initial sequence numbers */
-	uint32_t snd_wnd;    /* bytes, already scaled */
+	uint32_t iss, irs;    /* initial sequence numbers */
+	uint32_t snd_wnd;     /* bytes, already scaled */
 	uint32_t rcv_adv_wnd; /* bytes our SYN offered (not scaled) */
-	uint16_t peer_mss;   /* from the peer's SYN, 536 when absent (RFC 9293 3.7.1); the data path lowers it
-				to the port's MTU and deducts timestamps */
+	uint16_t peer_mss; /* from the peer's SYN, 536 when absent (RFC 9293 3.7.1); the data path lowers it
+			      to the port's MTU and deducts timestamps */
 	uint8_t snd_wscale, rcv_wscale; /* 0 when not negotiated */
 	bool timestamps, sack;
 	uint32_t ts_recent;
-	uint32_t srtt_us;    /* from the handshake, 0 for none */
+	uint32_t srtt_us; /* from the handshake, 0 for none */
 	uint32_t rx_page, tx_page;
 	uint8_t rx_shift, tx_shift;
 };
 /* [control] Fills in a connection's state before CTL_INSTALL. Timestamps we send are now_us / 1000. */
-void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct conn_setup *setup, uint64_t now_us);
+void datapath_conn_prepare(
+	struct datapath *dp, uint32_t index, const struct conn_setup *setup, uint64_t now_us);
 
 /* ---- exceptions (data path -> control plane) ---- */
 
 enum exc_type {
-	EXC_FRAME = 1, /* exc_frame: a frame for nobody in the flow table, checked up to its IP header's length;
-			  Ethernet padding cut off. TCP frames have had their TCP checksum and header length checked */
-	EXC_CONN,      /* exc_conn: events of a connection; never lost */
-	EXC_HC,        /* exc_hc: BIND, LISTEN, CONNECT, UNBIND; never lost */
+	EXC_FRAME = 1,	    /* exc_frame: a frame for nobody in the flow table, checked up to its IP header's
+			       length;      Ethernet padding cut off. TCP frames have had their TCP checksum and header
+			       length checked */
+	EXC_CONN,	    /* exc_conn: events of a connection; never lost */
+	EXC_HC,		    /* exc_hc: BIND, LISTEN, CONNECT, UNBIND; never lost */
 	EXC_CONTEXT_BROKEN, /* exc_broken: the application broke the rules; never lost */
 };
 
@@ -172,7 +177,7 @@ struct exc_frame {
 };
 struct exc_conn {
 	uint32_t type;
-	uint32_t conn; /* index */
+	uint32_t conn;	 /* index */
 	uint32_t events; /* CONN_EVENT_* */
 	uint32_t reserved;
 };

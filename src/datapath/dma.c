@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * dma: payload between frames and application regions, through the copy engine. Positions come from sequence
+ * numbers, buffers are rings of a power of two, so a payload is one or two copies. Whatever the protocol
+ * decided, no copy leaves the connection's own buffer: the masks see to that.
+ */
+#include "datapath/stages.h"
+
+static void copy_queue(struct datapath *dp, uint8_t *wire, uint32_t region, uint64_t offset, uint32_t len,
+	enum copy_direction direction)
+{
+	if (dp->copy_count == COPY_BATCH)
+		dma_flush(dp);
+	dp->copies[dp->copy_count++] = (struct copy_op){wire, offset, region, len, direction, 0};
+	count_add(dp, CNT_copy_bytes, len);
+}
+
+void dma_flush(struct datapath *dp)
+{
+	unsigned done = 0;
+
+	while (done < dp->copy_count) {
+		unsigned n = dp->copy->ops->submit(dp->copy, dp->copies + done, dp->copy_count - done);
+
+		done += n;
+		if (done <
+			dp->copy_count) { /* refused: the region is gone; its connections are about to be */
+			count(dp, CNT_drop_copy_failed);
+			done++;
+		}
+	}
+	dp->copy_count = 0;
+}
+
+void dma_receive(
+	struct datapath *dp, const struct conn *c, const uint8_t *payload, uint32_t seq, uint32_t len)
+{
+	uint32_t size = 1u << c->host.rx_shift;
+	uint32_t at = (seq - c->tcp.rx_base) & (size - 1u);
+	uint64_t base = (uint64_t)c->host.rx_page << 12;
+	uint32_t first = min_u32(len, size - at);
+
+	copy_queue(dp, (uint8_t *)(uintptr_t)payload, c->id.app, base + at, first, COPY_TO_REGION);
+	if (first < len)
+		copy_queue(dp, (uint8_t *)(uintptr_t)payload + first, c->id.app, base, len - first,
+			COPY_TO_REGION);
+}
+
+void dma_transmit(struct datapath *dp, const struct port *port, const struct conn *c,
+	const struct tx_plan *plan, struct frame *frame)
+{
+	uint32_t size = 1u << c->host.tx_shift;
+	uint32_t at = (plan->seq - c->tcp.tx_base) & (size - 1u);
+	uint64_t base = (uint64_t)c->host.tx_page << 12;
+	uint32_t first = min_u32(plan->len, size - at);
+	const struct region *r = &dp->regions[c->id.app];
+
+	if (plan->len >= GATHER_MIN && (port->caps & DEVICE_TX_GATHER) && r->base) {
+		frame->frag[0].data = r->base + base + at;
+		frame->frag[0].len = first;
+		frame->frag_count = 1;
+		if (first < plan->len) {
+			frame->frag[1].data = r->base + base;
+			frame->frag[1].len = plan->len - first;
+			frame->frag_count = 2;
+		}
+		return;
+	}
+	copy_queue(dp, frame->data + frame->len, c->id.app, base + at, first, COPY_FROM_REGION);
+	if (first < plan->len)
+		copy_queue(dp, frame->data + frame->len + first, c->id.app, base, plan->len - first,
+			COPY_FROM_REGION);
+	frame->len += plan->len;
+}

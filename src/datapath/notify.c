@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * notify: descriptors on applications' context rings. Owns the producer ends of the rings. A full ring holds
+ * nothing up: a connection waits in its context's list and tells its newest positions when there is a place;
+ * notifications of the control plane wait in a bounded queue before them. See include/flextoe/abi.h.
+ */
+#include "datapath/stages.h"
+
+#include <errno.h>
+
+static bool ring_has_room(struct datapath *dp, struct context *ctx)
+{
+	uint32_t consumed;
+
+	if (likely(ctx->ntf_pos - ctx->ntf_consumed < FLEXTOE_NTF_SLOTS))
+		return true;
+	consumed = load_acquire32(&ctx->area->words.ntf_consumed);
+	if (unlikely(ctx->ntf_pos - consumed > FLEXTOE_NTF_SLOTS)) {
+		host_break(dp, (uint32_t)(ctx - dp->contexts), "ntf_consumed counts more than was sent");
+		return false;
+	}
+	ctx->ntf_consumed = consumed;
+	return ctx->ntf_pos - consumed < FLEXTOE_NTF_SLOTS;
+}
+
+static void ring_put(struct datapath *dp, struct context *ctx, const struct flextoe_ntf *ntf)
+{
+	struct flextoe_ntf *slot = &ctx->area->ntf[ctx->ntf_pos & (FLEXTOE_NTF_SLOTS - 1u)];
+	uint8_t mark = flextoe_mark(ctx->ntf_pos, FLEXTOE_NTF_SLOTS);
+
+	memcpy(slot->body, ntf->body, sizeof(slot->body));
+	slot->type = ntf->type;
+	store_release8(&slot->mark, mark);
+	ctx->ntf_pos++;
+	ctx->wrote = true;
+	dp->kicks = true;
+	count(dp, CNT_ntf_sent);
+}
+
+static void pending_add(struct datapath *dp, struct context *ctx, struct conn *c, uint32_t index)
+{
+	if (c->host.flags & HOST_NTF_QUEUED)
+		return;
+	c->host.flags |= HOST_NTF_QUEUED;
+	c->host.ntf_next = CONN_NONE;
+	if (ctx->pending_tail == CONN_NONE)
+		ctx->pending_head = index;
+	else
+		dp->conns[ctx->pending_tail].host.ntf_next = index;
+	ctx->pending_tail = index;
+	count(dp, CNT_ntf_deferred);
+}
+
+static void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
+{
+	struct flextoe_ntf ntf = {0};
+	const struct tcp_state *t = &c->tcp;
+
+	ntf.update.conn = c->id.handle;
+	ntf.update.rx_head = c->host.rx_notified = rx_data_end(t) - t->rx_base;
+	ntf.update.tx_tail = c->host.tx_notified = tx_data_una(t) - t->tx_base;
+	if (t->flags & TCPF_FIN_RCVD)
+		ntf.update.flags |= FLEXTOE_NTF_FIN;
+	if (protocol_ended(t)) {
+		ntf.update.flags |= t->error ? FLEXTOE_NTF_ERROR : FLEXTOE_NTF_CLOSED;
+		ntf.update.error = t->error;
+	}
+	ntf.type = FLEXTOE_NTF_UPDATE;
+	c->host.flags &= (uint16_t)~HOST_NTF_FORCE;
+	ring_put(dp, ctx, &ntf);
+}
+
+void notify_conn(struct datapath *dp, struct conn *c, uint32_t index)
+{
+	const struct tcp_state *t = &c->tcp;
+	struct context *ctx;
+
+	if (c->host.flags & (HOST_MUTED | HOST_NTF_QUEUED))
+		return;
+	if (rx_data_end(t) - t->rx_base == c->host.rx_notified && !(c->host.flags & HOST_NTF_FORCE)) {
+		/* Free transmit space alone is told when the application may be short of it, in steps of an
+		 * eighth */
+		uint32_t tail = tx_data_una(t) - t->tx_base, end = t->tx_end - t->tx_base;
+		uint32_t size = 1u << c->host.tx_shift;
+
+		if (likely(end - c->host.tx_notified <= size / 2u || tail - c->host.tx_notified < size / 8u))
+			return;
+	}
+	ctx = &dp->contexts[c->host.context];
+	if (unlikely(!ctx->area || ctx->dead))
+		return;
+	if (unlikely(ctx->pending_head != CONN_NONE || ctx->overflow_head != ctx->overflow_tail ||
+		     !ring_has_room(dp, ctx))) {
+		pending_add(dp, ctx, c, index);
+		return;
+	}
+	put_update(dp, ctx, c);
+}
+
+void notify_pending(struct datapath *dp, struct context *ctx)
+{
+	if (likely(ctx->pending_head == CONN_NONE && ctx->overflow_head == ctx->overflow_tail))
+		return;
+	while (ctx->overflow_head != ctx->overflow_tail && ring_has_room(dp, ctx))
+		ring_put(dp, ctx, &ctx->overflow[ctx->overflow_head++ & (NTF_OVERFLOW - 1u)]);
+	if (ctx->overflow_head != ctx->overflow_tail)
+		return;
+	while (ctx->pending_head != CONN_NONE && ring_has_room(dp, ctx)) {
+		struct conn *c = &dp->conns[ctx->pending_head];
+
+		ctx->pending_head = c->host.ntf_next;
+		if (ctx->pending_head == CONN_NONE)
+			ctx->pending_tail = CONN_NONE;
+		c->host.flags &= (uint16_t)~HOST_NTF_QUEUED;
+		put_update(dp, ctx, c);
+	}
+}
+
+bool notify_control(struct datapath *dp, uint32_t context, const struct flextoe_ntf *ntf)
+{
+	struct context *ctx = &dp->contexts[context];
+
+	if (!ctx->area || ctx->dead)
+		return false;
+	if (likely(ctx->overflow_head == ctx->overflow_tail && ring_has_room(dp, ctx))) {
+		ring_put(dp, ctx, ntf);
+		return true;
+	}
+	if (ctx->overflow_tail - ctx->overflow_head == NTF_OVERFLOW) {
+		host_break(dp, context, "does not read its notifications");
+		return false;
+	}
+	ctx->overflow[ctx->overflow_tail++ & (NTF_OVERFLOW - 1u)] = *ntf;
+	count(dp, CNT_ntf_deferred);
+	return true;
+}
+
+void notify_forget(struct datapath *dp, struct conn *c, uint32_t index)
+{
+	struct context *ctx = &dp->contexts[c->host.context];
+	uint32_t at = ctx->pending_head, prev = CONN_NONE;
+
+	if (!(c->host.flags & HOST_NTF_QUEUED))
+		return;
+	while (at != index) {
+		prev = at;
+		at = dp->conns[at].host.ntf_next;
+	}
+	if (prev == CONN_NONE)
+		ctx->pending_head = c->host.ntf_next;
+	else
+		dp->conns[prev].host.ntf_next = c->host.ntf_next;
+	if (ctx->pending_tail == index)
+		ctx->pending_tail = prev;
+	c->host.flags &= (uint16_t)~HOST_NTF_QUEUED;
+}
+
+void notify_kick(struct datapath *dp)
+{
+	dp->kicks = false;
+	full_fence(); /* the marks before the look at the sleepers' words */
+	for (uint32_t i = 0; i < dp->active_count; i++) {
+		struct context *ctx = &dp->contexts[dp->active[i]];
+
+		if (!ctx->wrote)
+			continue;
+		ctx->wrote = false;
+		if (!ctx->dead && load_relaxed32(&ctx->area->words.app_asleep)) {
+			count(dp, CNT_ntf_kicks);
+			dp->kick(dp->kick_arg, dp->active[i]);
+		}
+	}
+}

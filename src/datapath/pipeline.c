@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The fused mapping of the pipeline: one thread takes a batch from each source of work (control work, frames,
+ * host control, the scheduler) and runs it through the stages to completion. What a connection owes at the
+ * end of a round, an ACK and a notification, it owes once, however many segments it had. This file owns the
+ * batches and composes the stages; it changes no TCP state itself.
+ */
+#include "datapath/stages.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+static void *table_map(uint64_t count, size_t size)
+{
+	void *p = mmap(NULL, count * size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+struct datapath *datapath_create(const struct datapath_config *config)
+{
+	struct datapath *dp = aligned_alloc(CACHE_LINE, sizeof(*dp));
+	uint32_t seed = 0;
+
+	if (!dp)
+		return NULL;
+	memset(dp, 0, sizeof(*dp));
+	dp->conns_max = config->conns_max;
+	dp->apps_max = config->apps_max;
+	dp->contexts_max = config->contexts_max;
+	dp->copy = config->copy;
+	dp->kick = config->kick;
+	dp->kick_arg = config->kick_arg;
+	dp->sched_head = dp->sched_tail = CONN_NONE;
+	dp->event_head = dp->event_tail = CONN_NONE;
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
+		seed = (uint32_t)cycles_now();
+	dp->conns = table_map(dp->conns_max, sizeof(*dp->conns));
+	dp->regions = table_map(dp->apps_max, sizeof(*dp->regions));
+	dp->contexts = table_map(dp->contexts_max, sizeof(*dp->contexts));
+	dp->active = table_map(dp->contexts_max, sizeof(*dp->active));
+	if (!dp->conns || !dp->regions || !dp->contexts || !dp->active ||
+		flow_table_init(&dp->flows, dp->conns_max, seed) != 0 ||
+		ooo_pool_init(&dp->ooo, config->ooo_max ? config->ooo_max : dp->conns_max / 8u + 64u) != 0 ||
+		record_ring_init(&dp->ctl, CTL_RING_BYTES) != 0 ||
+		record_ring_init(&dp->exc, EXC_RING_BYTES) != 0)
+		goto fail;
+	for (uint32_t i = 0; i < dp->contexts_max; i++) {
+		dp->contexts[i].overflow = table_map(NTF_OVERFLOW, sizeof(struct flextoe_ntf));
+		if (!dp->contexts[i].overflow)
+			goto fail;
+		dp->contexts[i].pending_head = dp->contexts[i].pending_tail = CONN_NONE;
+	}
+	return dp;
+fail:
+	datapath_destroy(dp);
+	return NULL;
+}
+
+void datapath_destroy(struct datapath *dp)
+{
+	if (!dp)
+		return;
+	for (unsigned p = 0; p < dp->port_count; p++) {
+		struct port *port = &dp->ports[p];
+
+		port->dev->ops->tx_free(port->dev, port->tx, port->tx_count + port->tx_spare);
+	}
+	if (dp->contexts) {
+		for (uint32_t i = 0; i < dp->contexts_max; i++)
+			if (dp->contexts[i].overflow)
+				munmap(dp->contexts[i].overflow, NTF_OVERFLOW * sizeof(struct flextoe_ntf));
+		munmap(dp->contexts, dp->contexts_max * sizeof(*dp->contexts));
+	}
+	if (dp->conns)
+		munmap(dp->conns, dp->conns_max * sizeof(*dp->conns));
+	if (dp->regions)
+		munmap(dp->regions, dp->apps_max * sizeof(*dp->regions));
+	if (dp->active)
+		munmap(dp->active, dp->contexts_max * sizeof(*dp->active));
+	flow_table_free(&dp->flows);
+	ooo_pool_free(&dp->ooo);
+	record_ring_free(&dp->ctl);
+	record_ring_free(&dp->exc);
+	free(dp);
+}
+
+int datapath_port_add(struct datapath *dp, struct device *dev)
+{
+	struct port *port = &dp->ports[dp->port_count];
+
+	if (dp->port_count == DATAPATH_PORTS_MAX)
+		return -ENOSPC;
+	*port = (struct port){.dev = dev, .caps = dev->caps, .mtu = dev->mtu};
+	memcpy(port->mac, dev->mac, 6);
+	if (dev->caps & DEVICE_TSO) /* the IP length field bounds what a super-segment can say */
+		port->tso_bytes = min_u32(dev->max_tso_bytes, 65535u - 20u - 32u);
+	return (int)dp->port_count++;
+}
+
+struct device *datapath_port(struct datapath *dp, unsigned port)
+{
+	return dp->ports[port].dev;
+}
+
+unsigned datapath_port_count(const struct datapath *dp)
+{
+	return dp->port_count;
+}
+
+struct conn *datapath_conn(struct datapath *dp, uint32_t index)
+{
+	return &dp->conns[index];
+}
+
+uint32_t datapath_conns_max(const struct datapath *dp)
+{
+	return dp->conns_max;
+}
+
+const uint64_t *datapath_counters(const struct datapath *dp)
+{
+	return dp->counters;
+}
+
+void pipeline_ended(struct datapath *dp, struct conn *c, uint32_t index)
+{
+	if (!(c->host.flags & HOST_HASHED))
+		return;
+	flow_remove(&dp->flows, c->id.hash, index);
+	c->host.flags &= (uint16_t)~HOST_HASHED;
+	reassembly_drop(&c->tcp, &dp->ooo);
+	ctl_event(dp, c, index, CONN_EVENT_DEAD);
+}
+
+/* A segment without payload: what DUE_ACK and DUE_RST ask for. */
+static void answer(struct datapath *dp, struct conn *c)
+{
+	struct port *port = &dp->ports[c->id.port];
+	struct frame *frame = wire_reserve(dp, port);
+	struct tx_plan plan;
+
+	if (unlikely(!frame)) {
+		count(dp, CNT_drop_tx_ack);
+		c->tcp.due &= (uint8_t) ~(DUE_ACK | DUE_RST);
+		if (!protocol_ended(&c->tcp)) { /* the timer tries again */
+			c->tcp.flags |= TCPF_ACK_DELAYED;
+			c->tcp.ack_deadline_us = dp->now_us + 1000u;
+		}
+		return;
+	}
+	protocol_ack(&c->tcp, &plan);
+	post_headers(dp, port, c, &plan, frame);
+	wire_commit(dp, port);
+	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
+	c->host.segs_out++;
+}
+
+/* The end of a connection's round. */
+static void finish(struct datapath *dp, uint32_t index)
+{
+	struct conn *c = &dp->conns[index];
+
+	c->host.flags &= (uint16_t)~HOST_TOUCHED;
+	if (unlikely(c->host.flags & HOST_REMOVING)) {
+		if (!(c->host.flags & HOST_SCHEDULED))
+			ctl_removed(dp, c, index);
+		return;
+	}
+	if (c->tcp.due & (DUE_ACK | DUE_RST))
+		answer(dp, c);
+	notify_conn(dp, c, index);
+	if (unlikely(protocol_ended(&c->tcp))) {
+		pipeline_ended(dp, c, index);
+	} else if ((c->tcp.flags & (TCPF_RTO_ARMED | TCPF_ACK_DELAYED)) && !(c->tcp.flags & TCPF_TIMER_ON)) {
+		c->tcp.flags |= TCPF_TIMER_ON;
+		ctl_event(dp, c, index, CONN_EVENT_TIMER);
+	}
+}
+
+static void finish_all(struct datapath *dp)
+{
+	dma_flush(dp); /* payload first: no ACK and no notification overtakes a copy */
+	for (unsigned i = 0; i < dp->touched_count; i++)
+		finish(dp, dp->touched[i]);
+	dp->touched_count = 0;
+}
+
+void pipeline_touch(struct datapath *dp, uint32_t index)
+{
+	struct conn *c = &dp->conns[index];
+
+	if (c->host.flags & HOST_TOUCHED)
+		return;
+	if (unlikely(dp->touched_count == TOUCHED_MAX))
+		finish_all(dp);
+	c->host.flags |= HOST_TOUCHED;
+	dp->touched[dp->touched_count++] = index;
+}
+
+static void rx_segment(struct datapath *dp, struct port *port, struct rx_item *item)
+{
+	struct conn *c;
+	struct verdict v;
+
+	item->conn = flow_find(&dp->flows, dp->conns, item->hash, item->local_addr, item->remote_addr,
+		item->local_port, item->remote_port);
+	if (unlikely(item->conn == CONN_NONE)) {
+		ctl_exception(dp, port, item->frame, item->ip_bytes);
+		return;
+	}
+	c = &dp->conns[item->conn];
+	count(dp, CNT_rx_segments);
+	if (unlikely(protocol_ended(&c->tcp))) {
+		count(dp, CNT_rx_duplicate);
+		return;
+	}
+	protocol_rx(&c->tcp, &dp->ooo, &item->seg, dp->now_us, &v);
+	if (v.place_len) {
+		dma_receive(dp, c, item->payload + v.place_skip, v.place_seq, v.place_len);
+		count_add(dp, CNT_rx_payload_bytes, v.place_len);
+	}
+	if (unlikely(v.counter != COUNTERS))
+		count(dp, v.counter);
+	c->host.segs_in++;
+	c->host.bytes_received += v.delivered;
+	c->host.bytes_acked += v.acked;
+	if (unlikely(v.notify))
+		c->host.flags |= HOST_NTF_FORCE;
+	if (v.send && protocol_tx_pending(&c->tcp))
+		scheduler_add(dp, c, item->conn);
+	pipeline_touch(dp, item->conn);
+}
+
+void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, unsigned n)
+{
+	struct rx_item items[BATCH];
+	unsigned count_items = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct rx_item *item = &items[count_items];
+
+		if (i + 2 < n)
+			prefetch(frames[i + 2].data);
+		switch (pre_parse(dp, port, &frames[i], item)) {
+		case PRE_SEGMENT:
+			flow_prefetch(&dp->flows, item->hash);
+			count_items++;
+			break;
+		case PRE_EXCEPTION:
+			ctl_exception(dp, port, &frames[i], item->ip_bytes);
+			break;
+		case PRE_DROP:
+			break;
+		}
+	}
+	if (count_items > 1)
+		for (unsigned i = 0; i < count_items; i++) {
+			uint32_t hint = flow_hint(&dp->flows, items[i].hash);
+
+			if (hint != CONN_NONE) {
+				prefetch(&dp->conns[hint].id);
+				prefetch_write(&dp->conns[hint].tcp);
+				prefetch_write((const char *)&dp->conns[hint].tcp + CACHE_LINE);
+				prefetch_write(&dp->conns[hint].host);
+			}
+		}
+	for (unsigned i = 0; i < count_items; i++)
+		rx_segment(dp, port, &items[i]);
+	dma_flush(dp); /* the frames go back to the device */
+}
+
+/* Sends from one connection up to its quantum. False: the device is full. */
+static bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsigned *frames)
+{
+	struct port *port = &dp->ports[c->id.port];
+	uint32_t sent = 0, max_len;
+	struct tx_plan plan;
+
+	max_len = c->tcp.mss;
+	if (port->tso_bytes && c->tcp.tx_end - c->tcp.snd_nxt > max_len)
+		max_len = port->tso_bytes - port->tso_bytes % max_len;
+	while (protocol_tx_pending(&c->tcp)) {
+		struct frame *frame;
+
+		if (sent >= TX_QUANTUM) {
+			scheduler_add(dp, c, index);
+			break;
+		}
+		frame = wire_reserve(dp, port);
+		if (unlikely(!frame)) {
+			scheduler_add(dp, c, index);
+			pipeline_touch(dp, index);
+			return false;
+		}
+		if (!protocol_tx(&c->tcp, max_len, dp->now_us, &plan))
+			break;
+		post_headers(dp, port, c, &plan, frame);
+		if (plan.len)
+			dma_transmit(dp, port, c, &plan, frame);
+		wire_commit(dp, port);
+		sent += plan.len + 1u;
+		(*frames)++;
+		count(dp, CNT_tx_segments);
+		count_add(dp, CNT_tx_payload_bytes, plan.len);
+		c->host.segs_out++;
+		if (unlikely(plan.retransmission)) {
+			c->host.retransmits++;
+			if (!(c->tcp.flags & TCPF_RTO_RECOVERY))
+				count(dp, CNT_retransmit_fast);
+			count_add(dp, CNT_retransmit_bytes, plan.len);
+		}
+	}
+	pipeline_touch(dp, index);
+	return true;
+}
+
+static unsigned transmit_poll(struct datapath *dp)
+{
+	uint32_t turns = dp->sched_count;
+	unsigned frames = 0;
+
+	while (turns-- && frames < TX_FRAMES_ROUND) {
+		uint32_t index = scheduler_next(dp);
+		struct conn *c = &dp->conns[index];
+
+		if (unlikely(c->host.flags & HOST_REMOVING)) {
+			if (!(c->host.flags & HOST_TOUCHED))
+				ctl_removed(dp, c, index);
+			continue;
+		}
+		if (!transmit(dp, c, index, &frames))
+			break;
+	}
+	return frames;
+}
+
+unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
+{
+	struct frame frames[BATCH];
+	unsigned work;
+
+	dp->now_us = (uint32_t)now_us;
+	dp->now_ms = (uint32_t)(now_us / 1000u);
+	work = ctl_poll(dp);
+	for (unsigned p = 0; p < dp->port_count; p++) {
+		struct port *port = &dp->ports[p];
+		unsigned n = port->dev->ops->rx_burst(port->dev, frames, BATCH);
+
+		if (!n)
+			continue;
+		pipeline_rx(dp, port, frames, n);
+		port->dev->ops->rx_release(port->dev, frames, n);
+		work += n;
+	}
+	work += host_poll(dp);
+	work += transmit_poll(dp);
+	finish_all(dp);
+	wire_flush(dp);
+	ctl_events(dp);
+	if (dp->kicks)
+		notify_kick(dp);
+	count(dp, CNT_polls);
+	if (work)
+		count(dp, CNT_polls_busy);
+	return work;
+}
+
+bool datapath_more(const struct datapath *dp)
+{
+	if (dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE || !record_ring_empty(&dp->ctl))
+		return true;
+	for (unsigned p = 0; p < dp->port_count; p++)
+		if (dp->ports[p].tx_count)
+			return true;
+	return false;
+}
+
+bool datapath_sleep_begin(struct datapath *dp)
+{
+	for (uint32_t i = 0; i < dp->active_count; i++) {
+		struct context *ctx = &dp->contexts[dp->active[i]];
+
+		if (!ctx->dead)
+			store_relaxed32(&ctx->area->words.engine_asleep, 1);
+	}
+	full_fence(); /* before the last look: an application that missed the word has left its mark */
+	count(dp, CNT_sleeps);
+	return datapath_more(dp) || host_work(dp);
+}
+
+void datapath_sleep_end(struct datapath *dp)
+{
+	for (uint32_t i = 0; i < dp->active_count; i++) {
+		struct context *ctx = &dp->contexts[dp->active[i]];
+
+		if (!ctx->dead)
+			store_relaxed32(&ctx->area->words.engine_asleep, 0);
+	}
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * pre: from a frame to a segment. Checks every length before it reads behind it, verifies the checksums that
+ * the device has not, and sorts out what is not for the data path. Owns no state; may run in any number of
+ * copies. RFC 791 and RFC 9293 3.1 for the headers, RFC 7323 for the timestamps.
+ */
+#include "datapath/stages.h"
+
+#include "core/checksum.h"
+
+#define TS_OPTION_ALIGNED 0x0a080101u /* NOP, NOP, timestamps, 10: as it lies in memory */
+
+/* Options of a segment that are not just aligned timestamps. False: the list is malformed (RFC 9293 3.2). */
+static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg)
+{
+	uint32_t v;
+
+	while (len) {
+		uint32_t size;
+
+		if (p[0] == TCPOPT_EOL_)
+			return true;
+		if (p[0] == TCPOPT_NOP_) {
+			p++;
+			len--;
+			continue;
+		}
+		if (len < 2 || p[1] < 2 || p[1] > len)
+			return false;
+		size = p[1];
+		if (p[0] == TCPOPT_TS_ && size == 10) {
+			memcpy(&v, p + 2, 4);
+			seg->tsval = from_be32(v);
+			memcpy(&v, p + 6, 4);
+			seg->tsecr = from_be32(v);
+			seg->has_ts = 1;
+		}
+		p += size;
+		len -= size;
+	}
+	return true;
+}
+
+enum pre_result pre_parse(
+	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
+{
+	const struct eth_hdr *eth = (const struct eth_hdr *)frame->data;
+	const struct ipv4_hdr *ip;
+	const struct tcp_hdr *tcp;
+	uint32_t ihl, total, tcp_len, off;
+	enum counter reason;
+
+	count(dp, CNT_rx_frames);
+	count_add(dp, CNT_rx_bytes, frame->len);
+	reason = CNT_drop_short;
+	if (unlikely(frame->len < sizeof(*eth)))
+		goto drop;
+	if (unlikely(memcmp(eth->dst, port->mac, 6) != 0)) {
+		reason = CNT_drop_not_for_us;
+		if (!(eth->dst[0] & 1u) || from_be16(eth->type) != ETHTYPE_ARP_)
+			goto drop;
+	}
+	if (unlikely(eth->type != to_be16(ETHTYPE_IPV4_))) {
+		reason = CNT_drop_ethertype;
+		if (eth->type != to_be16(ETHTYPE_ARP_))
+			goto drop;
+		item->ip_bytes = frame->len;
+		return PRE_EXCEPTION;
+	}
+	if (unlikely(frame->len < sizeof(*eth) + sizeof(*ip)))
+		goto drop;
+	ip = (const struct ipv4_hdr *)(eth + 1);
+	ihl = (ip->version_ihl & 15u) * 4u;
+	total = from_be16(ip->total_len);
+	reason = CNT_drop_ip_header;
+	if (unlikely(ip->version_ihl >> 4 != 4 || ihl < sizeof(*ip) || total < ihl ||
+		     total > frame->len - sizeof(*eth)))
+		goto drop;
+	reason = CNT_drop_ip_checksum;
+	if (unlikely(checksum_of(ip, ihl) != 0))
+		goto drop;
+	item->ip_bytes = (uint32_t)sizeof(*eth) + total;
+	reason = CNT_drop_ip_fragment;
+	if (unlikely(ip->frag & to_be16(IPV4_FRAG_MASK_)))
+		goto drop;
+	if (unlikely(ip->protocol != IPPROTO_TCP_)) {
+		reason = CNT_drop_ip_protocol;
+		if (ip->protocol != IPPROTO_ICMP_)
+			goto drop;
+		return PRE_EXCEPTION;
+	}
+
+	tcp_len = total - ihl;
+	reason = CNT_drop_tcp_header;
+	if (unlikely(tcp_len < sizeof(*tcp)))
+		goto drop;
+	tcp = (const struct tcp_hdr *)((const uint8_t *)ip + ihl);
+	off = (tcp->data_off >> 4) * 4u;
+	if (unlikely(off < sizeof(*tcp) || off > tcp_len || tcp->src_port == 0 || tcp->dst_port == 0))
+		goto drop;
+	if (!(frame->flags & FRAME_CSUM_GOOD)) {
+		uint64_t sum = checksum_add(tcp, tcp_len, checksum_pseudo(ip->src, ip->dst, tcp_len));
+
+		reason = CNT_drop_tcp_checksum;
+		if (unlikely(checksum_fold(sum) != 0xffffu))
+			goto drop;
+		frame->flags |= FRAME_CSUM_GOOD;
+	}
+	item->seg.seq = from_be32(tcp->seq);
+	item->seg.ack = from_be32(tcp->ack);
+	item->seg.wnd = from_be16(tcp->wnd);
+	item->seg.flags = tcp->flags;
+	item->seg.has_ts = 0;
+	item->seg.len = tcp_len - off;
+	item->payload = (const uint8_t *)tcp + off;
+	if (likely(off == sizeof(*tcp) + 12u)) {
+		const uint8_t *opt = (const uint8_t *)(tcp + 1);
+		uint32_t w[3];
+
+		memcpy(w, opt, 12);
+		if (likely(w[0] == TS_OPTION_ALIGNED)) {
+			item->seg.has_ts = 1;
+			item->seg.tsval = from_be32(w[1]);
+			item->seg.tsecr = from_be32(w[2]);
+			off = sizeof(*tcp);
+		}
+	}
+	if (unlikely(off != sizeof(*tcp))) {
+		reason = CNT_drop_tcp_option;
+		if (!options_parse((const uint8_t *)(tcp + 1), off - (uint32_t)sizeof(*tcp), &item->seg))
+			goto drop;
+	}
+	item->frame = frame;
+	item->local_addr = ip->dst;
+	item->remote_addr = ip->src;
+	item->local_port = tcp->dst_port;
+	item->remote_port = tcp->src_port;
+	item->hash = flow_hash(&dp->flows, ip->dst, ip->src, tcp->dst_port, tcp->src_port);
+	return PRE_SEGMENT;
+
+drop:
+	count(dp, reason);
+	return PRE_DROP;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The protocol stage: the only place where TCP state changes. Pure functions of (state, event, now): no I/O,
+ * no clock, no globals. They answer with what the other stages are to do.
+ *
+ * Timers, all kept as deadlines in the state and watched by the control plane (TCPF_TIMER_ON):
+ *   retransmission  armed while anything is in flight (RFC 6298), doubled with each timeout, given up after
+ *                   PROTOCOL_RETRIES_MAX
+ *   persist         armed while the peer's window keeps us from sending and nothing is in flight
+ *                   (RFC 9293 3.8.6.1); shares the retransmission deadline, told apart by TCPF_PERSIST
+ *   delayed ACK     armed while an ACK is owed (RFC 9293 3.8.6.3)
+ */
+#ifndef DATAPATH_PROTOCOL_H
+#define DATAPATH_PROTOCOL_H
+
+#include "core/conn.h"
+#include "core/counters.h"
+#include "datapath/reassembly.h"
+
+#define RTO_INITIAL_US 1000000u /* RFC 6298 2.1 */
+#define RTO_MIN_US     200000u /* Not RFC 6298 2.4 (1 s): as Linux does, data-centre round trips are far below \
+				*/
+#define RTO_MAX_US	     60000000u /* RFC 6298 2.5: at least 60 s */
+#define ACK_DELAY_US	     40000u    /* RFC 9293 3.8.6.3: below 500 ms; as Linux's minimum */
+#define PROTOCOL_RETRIES_MAX 15u /* RFC 9293 3.8.3 R2: at least 100 s; with these RTOs over ten minutes */
+#define QUICK_ACKS	     8u	 /* ACKs sent at once at the start of a connection and after loss */
+
+/* What pre found in a TCP segment; host byte order. */
+struct segment {
+	uint32_t seq;
+	uint32_t ack;
+	uint32_t len;  /* payload bytes */
+	uint16_t wnd;  /* as in the header, not scaled */
+	uint8_t flags; /* control bits, TCP_*_ */
+	uint8_t has_ts;
+	uint32_t tsval;
+	uint32_t tsecr;
+};
+
+/* What protocol_rx() wants done with a segment. */
+struct verdict {
+	uint32_t place_len;  /* payload bytes to put into the receive buffer, 0 for none */
+	uint32_t place_skip; /* where in the segment's payload they begin */
+	uint32_t place_seq;  /* the sequence number of the first */
+	uint32_t acked;	     /* bytes of ours newly acknowledged, FIN not counted */
+	uint32_t delivered;  /* bytes by which the in-order stream grew */
+	uint16_t counter;    /* what to count (a drop reason or another event), COUNTERS for nothing */
+	bool send;	     /* there may be something to send now */
+	bool notify;	     /* something the application should hear of, beside the positions */
+};
+
+/* What protocol_tx() wants sent. */
+struct tx_plan {
+	uint32_t seq;
+	uint32_t len;
+	uint32_t ack;
+	uint16_t wnd; /* scaled, as in the header */
+	uint8_t flags;
+	bool retransmission;
+};
+
+/* A segment has arrived. */
+void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s, uint32_t now_us,
+	struct verdict *v);
+
+/*
+ * Plans the next data segment of at most max_len payload bytes (a multiple of mss, or mss), takes it as sent,
+ * and returns true; false when there is nothing to send now.
+ */
+bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan);
+/* Plans a segment without payload: a pure ACK or, with DUE_RST, the RST. */
+void protocol_ack(struct tcp_state *t, struct tx_plan *plan);
+
+/* The application has moved its positions (sequence numbers here) or set FLEXTOE_HC_* flags. Returns 0, or
+ * -EINVAL when they break the rules and nothing was changed. *send: there may be something to send. */
+int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send);
+
+/* A deadline may have passed. Returns the counter of what happened, COUNTERS when nothing did. */
+enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send);
+
+/* Ends the connection with an errno value and, if reset, a RST to the peer. */
+void protocol_abort(struct tcp_state *t, uint8_t error, bool reset);
+
+/* End of the in-order bytes in the receive buffer, without the peer's FIN. */
+static inline uint32_t rx_data_end(const struct tcp_state *t)
+{
+	return t->rcv_nxt - ((t->flags & TCPF_FIN_RCVD) != 0);
+}
+/* Acknowledged bytes end here, without our FIN. */
+static inline uint32_t tx_data_una(const struct tcp_state *t)
+{
+	return t->snd_una - (t->snd_una == t->tx_end + 1u && (t->flags & TCPF_FIN_SENT));
+}
+/* False: protocol_tx() would plan nothing. */
+static inline bool protocol_tx_pending(const struct tcp_state *t)
+{
+	return (int32_t)(t->tx_end - t->snd_nxt) > 0 || (t->due & (DUE_RETRANSMIT | DUE_PROBE)) ||
+	       ((t->flags & TCPF_FIN_QUEUED) && t->snd_nxt == t->tx_end);
+}
+static inline bool protocol_ended(const struct tcp_state *t)
+{
+	return t->phase == TCP_PHASE_CLOSED || t->phase == TCP_PHASE_TIME_WAIT;
+}
+static inline bool protocol_timer_wanted(const struct tcp_state *t)
+{
+	return (t->flags & (TCPF_RTO_ARMED | TCPF_ACK_DELAYED)) != 0 && !protocol_ended(t);
+}
+
+#endif

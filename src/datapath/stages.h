@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the stages of the data path share. Only files of src/datapath include it. pipeline.c composes the
+ * stages; a stage knows the work items and its own part of struct datapath, and calls no other stage but
+ * through the functions declared here under its file's name.
+ */
+#ifndef DATAPATH_STAGES_H
+#define DATAPATH_STAGES_H
+
+#include "core/flow_table.h"
+#include "core/record_ring.h"
+#include "core/seq.h"
+#include "datapath/datapath.h"
+#include "datapath/protocol.h"
+#include "datapath/reassembly.h"
+
+#define BATCH		32u  /* frames or descriptors a source gives in one go */
+#define TOUCHED_MAX	512u /* connections a round can touch before they are finished early */
+#define COPY_BATCH	128u
+#define TX_QUANTUM	131072u /* payload bytes a connection may send per grant of the scheduler */
+#define TX_FRAMES_ROUND 64u	/* frames of data a round sends at most */
+#define CTL_ROUND	128u	/* control records a round handles at most */
+#define GATHER_MIN	1024u /* payload from here on is sent from the region in place, where the device can */
+#define HOST_REMOVING	((uint16_t)0x0100u) /* CTL_REMOVE waits until the scheduler lets go */
+
+#define CTL_RING_BYTES (4u << 20)
+#define EXC_RING_BYTES (4u << 20)
+#define NTF_OVERFLOW   16384u /* notifications of the control plane a context may owe */
+
+struct port {
+	struct device *dev;
+	uint8_t mac[6];
+	uint32_t caps;
+	uint32_t mtu;
+	uint32_t tso_bytes;	/* 0: none */
+	struct frame tx[BATCH]; /* built, not yet given to the device */
+	unsigned tx_count;
+	bool tx_spare; /* tx[tx_count] is reserved and empty */
+};
+
+struct context {
+	struct flextoe_context_area *area; /* NULL: free */
+	uint16_t app;
+	bool dead;	       /* broke the rules: nothing is read from or written to it any more */
+	bool wrote;	       /* this round put something on its ring */
+	uint32_t hc_pos;       /* next slot to read */
+	uint32_t hc_told;      /* hc_consumed as last written */
+	uint32_t ntf_pos;      /* next slot to write */
+	uint32_t ntf_consumed; /* as last read */
+	uint32_t pending_head, pending_tail; /* connections that owe a notification */
+	struct flextoe_ntf *overflow; /* ring of NTF_OVERFLOW control notifications that found no slot */
+	uint32_t overflow_head, overflow_tail;
+};
+
+struct region {
+	uint8_t *base;
+	uint64_t size;
+};
+
+struct datapath {
+	/* look-up and connections */
+	struct flow_table flows;
+	struct conn *conns;
+	uint32_t conns_max;
+	struct ooo_pool ooo;
+	/* ports and copies */
+	unsigned port_count;
+	struct port ports[DATAPATH_PORTS_MAX];
+	struct copy_engine *copy;
+	struct copy_op copies[COPY_BATCH];
+	unsigned copy_count;
+	struct region *regions;
+	uint32_t apps_max;
+	/* contexts */
+	struct context *contexts;
+	uint32_t contexts_max;
+	uint16_t *active; /* contexts that are open, dense */
+	uint32_t active_count;
+	void (*kick)(void *arg, uint32_t context);
+	void *kick_arg;
+	/* this round */
+	uint32_t now_us, now_ms;
+	uint32_t touched[TOUCHED_MAX];
+	unsigned touched_count;
+	bool kicks;
+	/* transmit scheduler: connections that may have something to send, in turn */
+	uint32_t sched_head, sched_tail;
+	uint32_t sched_count;
+	/* connections with events for the control plane */
+	uint32_t event_head, event_tail;
+	struct record_ring ctl, exc;
+	uint64_t counters[COUNTERS];
+};
+
+static inline void count(struct datapath *dp, enum counter c)
+{
+	dp->counters[c]++;
+}
+static inline void count_add(struct datapath *dp, enum counter c, uint64_t n)
+{
+	dp->counters[c] += n;
+}
+
+/* Remembers that a connection is to be finished at the end of the round: ACK, notification, timers. */
+void pipeline_touch(struct datapath *dp, uint32_t index);
+
+/* ---- pre ---- */
+
+struct rx_item {
+	struct frame *frame;
+	const uint8_t *payload;
+	struct segment seg;
+	uint32_t hash;
+	be32 local_addr, remote_addr;
+	be16 local_port, remote_port;
+	uint32_t conn;
+	uint32_t ip_bytes; /* Ethernet header and IP packet, without padding */
+};
+enum pre_result { PRE_SEGMENT, PRE_EXCEPTION, PRE_DROP };
+/* Checks and parses a frame. PRE_DROP has been counted. */
+enum pre_result pre_parse(
+	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item);
+
+/* ---- post: headers ---- */
+
+/* Lays Ethernet, IP and TCP headers for a plan at frame->data; the payload of plan->len bytes follows in the
+   frame or in fragments. Returns the header bytes. The checksum is complete when the payload is
+   (post_checksum). */
+uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
+	const struct tx_plan *plan, struct frame *frame);
+/* Completes the TCP checksum of a frame for a device that does not. */
+void post_checksum(struct frame *frame);
+
+/* ---- dma ---- */
+
+/* Queues the copy of received payload to its place. */
+void dma_receive(
+	struct datapath *dp, const struct conn *c, const uint8_t *payload, uint32_t seq, uint32_t len);
+/* Queues the copy of payload to send behind the headers, or refers to it in place. */
+void dma_transmit(struct datapath *dp, const struct port *port, const struct conn *c,
+	const struct tx_plan *plan, struct frame *frame);
+/* All queued copies are done when it returns. */
+void dma_flush(struct datapath *dp);
+
+/* ---- notify ---- */
+
+/* Tells the application a connection's positions if they are worth it; keeps it for later when the ring is
+ * full. */
+void notify_conn(struct datapath *dp, struct conn *c, uint32_t index);
+/* Puts a control-plane notification on a context's ring, behind those that wait. False: the context is
+ * broken. */
+bool notify_control(struct datapath *dp, uint32_t context, const struct flextoe_ntf *ntf);
+/* Sends what waits for a place in a context's ring. */
+void notify_pending(struct datapath *dp, struct context *ctx);
+/* A connection leaves its context's list; rare, walks the list. */
+void notify_forget(struct datapath *dp, struct conn *c, uint32_t index);
+/* Wakes the sleepers of the contexts written to. */
+void notify_kick(struct datapath *dp);
+
+/* ---- wire ---- */
+
+/* An empty frame of the port to build in, or NULL when the device is full. */
+struct frame *wire_reserve(struct datapath *dp, struct port *port);
+void wire_commit(struct datapath *dp, struct port *port);
+/* Gives what was built to the devices. */
+void wire_push(struct datapath *dp, struct port *port);
+void wire_flush(struct datapath *dp);
+
+/* ---- scheduler ---- */
+
+void scheduler_add(struct datapath *dp, struct conn *c, uint32_t index);
+uint32_t scheduler_next(struct datapath *dp); /* CONN_NONE when empty */
+
+/* ---- host control and control work ---- */
+
+unsigned host_poll(struct datapath *dp);
+bool host_work(struct datapath *dp); /* a ring holds a descriptor */
+/* Ends a context whose application broke the rules. */
+void host_break(struct datapath *dp, uint32_t context, const char *reason);
+unsigned ctl_poll(struct datapath *dp);
+/* Notes events for the control plane; ctl_events() hands on what its ring takes. */
+void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint8_t events);
+void ctl_events(struct datapath *dp);
+/* Hands a frame to the control plane, or counts it as lost. */
+void ctl_exception(struct datapath *dp, const struct port *port, const struct frame *frame, uint32_t len);
+
+/* ---- pipeline ---- */
+
+/* Runs received frames of one port through the stages. */
+void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, unsigned n);
+/* CTL_REMOVE, last step: nothing refers to the connection any more. */
+void ctl_removed(struct datapath *dp, struct conn *c, uint32_t index);
+
+/* The protocol has ended for this connection: out of the flow table, and the control plane hears of it. */
+void pipeline_ended(struct datapath *dp, struct conn *c, uint32_t index);
+
+#endif
