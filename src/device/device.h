@@ -17,25 +17,28 @@
 struct device;
 
 /* Frame flags. */
-#define FRAME_CSUM_GOOD    0x01u /* rx: the TCP checksum was verified, or need not be (virtio DATA_VALID and
-				    NEEDS_CSUM both mean that): do not verify */
-#define FRAME_CSUM_OFFLOAD 0x02u /* tx: the device is to complete the TCP checksum at csum_start + csum_offset;
-				    the field holds the pseudo-header's sum, not complemented.
-				    Only to a device with DEVICE_TX_CSUM */
-#define FRAME_TSO          0x04u /* tx: cut into segments of gso_size payload bytes behind hdr_len bytes of
-				    headers; implies FRAME_CSUM_OFFLOAD. rx: was coalesced from such
-				    segments. Only to a device with DEVICE_TSO */
+#define FRAME_CSUM_GOOD                                                                                      \
+	0x01u /* rx: the TCP checksum was verified, or need not be (virtio DATA_VALID and                    \
+		 NEEDS_CSUM both mean that): do not verify */
+#define FRAME_CSUM_OFFLOAD                                                                                   \
+	0x02u /* tx: the device is to complete the TCP checksum at csum_start + csum_offset;                 \
+		 the field holds the pseudo-header's sum, not complemented.                                  \
+		 Only to a device with DEVICE_TX_CSUM */
+#define FRAME_TSO                                                                                            \
+	0x04u /* tx: cut into segments of gso_size payload bytes behind hdr_len bytes of                     \
+		 headers; implies FRAME_CSUM_OFFLOAD. rx: was coalesced from such                            \
+		 segments. Only to a device with DEVICE_TSO */
 
 #define FRAME_FRAGS 2u
 
 struct frame {
-	uint8_t *data;  /* first byte of the Ethernet header */
-	uint32_t len;   /* bytes at data, without the fragments below */
-	uint32_t room;  /* tx: bytes there are at data */
+	uint8_t *data;	/* first byte of the Ethernet header */
+	uint32_t len;	/* bytes at data, without the fragments below */
+	uint32_t room;	/* tx: bytes there are at data */
 	uint16_t flags; /* FRAME_* */
 	uint16_t gso_size;
-	uint16_t hdr_len;    /* with FRAME_TSO: Ethernet + IP + TCP header bytes */
-	uint16_t csum_start; /* with FRAME_CSUM_OFFLOAD: offset of the TCP header */
+	uint16_t hdr_len;     /* with FRAME_TSO: Ethernet + IP + TCP header bytes */
+	uint16_t csum_start;  /* with FRAME_CSUM_OFFLOAD: offset of the TCP header */
 	uint16_t csum_offset; /* the same: of the checksum in the TCP header (16) */
 	uint16_t frag_count;
 	/* tx, only to a device with DEVICE_TX_GATHER: payload that follows `data`, read before tx_flush()
@@ -48,11 +51,11 @@ struct frame {
 };
 
 /* Capabilities. */
-#define DEVICE_RX_CSUM   0x01u /* sets FRAME_CSUM_GOOD where it applies */
-#define DEVICE_TX_CSUM   0x02u
-#define DEVICE_TSO       0x04u /* IPv4 TCP super-frames up to max_tso_bytes of payload */
+#define DEVICE_RX_CSUM	    0x01u /* sets FRAME_CSUM_GOOD where it applies */
+#define DEVICE_TX_CSUM	    0x02u
+#define DEVICE_TSO	    0x04u /* IPv4 TCP super-frames up to max_tso_bytes of payload */
 #define DEVICE_RX_COALESCED 0x08u /* may hand out received super-frames */
-#define DEVICE_TX_GATHER 0x10u /* takes frames with fragments */
+#define DEVICE_TX_GATHER    0x10u /* takes frames with fragments */
 
 struct device_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
@@ -71,11 +74,12 @@ struct device_ops {
 	/* Takes the first k of n frames, in order, and returns k. */
 	unsigned (*tx_burst)(struct device *dev, struct frame *frames, unsigned n);
 	void (*tx_free)(struct device *dev, struct frame *frames, unsigned n);
-	/* Sends what tx_burst() may have held back; after it fragments are no longer referenced. Once a poll. */
+	/* Sends what tx_burst() may have held back; after it fragments are no longer referenced. Once a poll.
+	 */
 	void (*tx_flush)(struct device *dev);
 	/*
-	 * About to sleep on wait_fd: returns true when frames are there already (do not sleep). The fd becomes
-	 * readable when frames come; wait_end() is called after waking, before the next rx_burst().
+	 * About to sleep on wait_fd: returns true when frames are there already (do not sleep). The fd
+	 * becomes readable when frames come; wait_end() is called after waking, before the next rx_burst().
 	 */
 	bool (*wait_begin)(struct device *dev);
 	void (*wait_end)(struct device *dev);
@@ -85,12 +89,12 @@ struct device_ops {
 
 struct device {
 	const struct device_ops *ops;
-	uint32_t caps;          /* DEVICE_* */
-	uint32_t mtu;           /* IP bytes in a frame that is not a super-frame */
+	uint32_t caps;		/* DEVICE_* */
+	uint32_t mtu;		/* IP bytes in a frame that is not a super-frame */
 	uint32_t max_tso_bytes; /* payload bytes of a super-frame, 0 without DEVICE_TSO */
-	uint8_t mac[6];         /* our own address on it */
-	int wait_fd;            /* -1: cannot sleep, must be polled */
-	char name[32];          /* of the interface, for people */
+	uint8_t mac[6];		/* our own address on it */
+	int wait_fd;		/* -1: cannot sleep, must be polled */
+	char name[32];		/* of the interface, for people */
 };
 
 /* Text for a person about what went wrong while opening. */
@@ -102,20 +106,22 @@ struct device_error {
 
 struct tap_config {
 	const char *name;  /* of the interface to make or attach to; NULL or "": the kernel picks ("tap%d") */
-	const char *netns; /* name of a network namespace (below /run/netns) to put the kernel's end into, or NULL */
-	const char *peer_addr; /* address and prefix for the kernel's end ("10.9.0.1/24"), or NULL: leave it alone */
-	uint32_t mtu;      /* 0: 1500 */
-	uint8_t mac[6];    /* our end's address; all 0: a random local one */
-	bool offload;      /* TSO4 and checksum offload, both directions */
+	const char *netns; /* name of a network namespace (below /run/netns) to put the kernel's end into, or
+			      NULL */
+	const char *peer_addr; /* address and prefix for the kernel's end ("10.9.0.1/24"), or NULL: leave it
+				  alone */
+	uint32_t mtu;	       /* 0: 1500 */
+	uint8_t mac[6];	       /* our end's address; all 0: a random local one */
+	bool offload;	       /* TSO4 and checksum offload, both directions */
 };
 int tap_open(const struct tap_config *config, struct device **out, struct device_error *err);
 
 struct afxdp_config {
 	const char *interface; /* existing, in the caller's network namespace */
 	uint32_t queue;
-	uint32_t frames;    /* in the umem, power of two; 0: 8192 */
-	bool force_generic; /* generic (SKB) mode */
-	bool zero_copy;     /* ask for it; falls back to copy mode and says so in the log */
+	uint32_t frames;     /* in the umem, power of two; 0: 8192 */
+	bool force_generic;  /* generic (SKB) mode */
+	bool zero_copy;	     /* ask for it; falls back to copy mode and says so in the log */
 	bool trust_checksum; /* the peer end is a veth whose kernel sends partial checksums: believe them */
 	/* Frames for these go to us, the rest passes to the kernel; addr_count 0: everything comes to us. */
 	uint32_t addr_count;
@@ -140,22 +146,25 @@ struct link_config {
 	uint32_t max_tso_bytes; /* 0: no DEVICE_TSO; else super-frames cross the link whole */
 	uint8_t mac_a[6], mac_b[6];
 };
-int link_open_pair(const struct link_config *config, struct device **a, struct device **b, struct device_error *err);
+int link_open_pair(
+	const struct link_config *config, struct device **a, struct device **b, struct device_error *err);
 int link_open_loop(const struct link_config *config, struct device **out, struct device_error *err);
-/* The same between two processes: one end over a memfd. create() makes the memory and returns its fd and end a;
-   the other process passes the fd to attach() for end b. */
+/* The same between two processes: one end over a memfd. create() makes the memory and returns its fd and end
+   a; the other process passes the fd to attach() for end b. */
 int link_create(const struct link_config *config, int *fd, struct device **a, struct device_error *err);
 int link_attach(int fd, struct device **b, struct device_error *err);
 
 /* Wraps a device: everything that passes is also written to a pcap file. Owns `under` from then on. */
 int pcap_open_tee(const char *path, struct device *under, struct device **out, struct device_error *err);
 
-/* Wraps a device: loses, duplicates, reorders, corrupts at random by seed, in both directions. Owns `under`. */
+/* Wraps a device: loses, duplicates, reorders, corrupts at random by seed, in both directions. Owns `under`.
+ */
 struct fault_config {
 	uint64_t seed;
 	uint32_t drop_ppm, duplicate_ppm, reorder_ppm, corrupt_ppm; /* parts per million of frames */
 	uint32_t reorder_depth; /* frames a reordered one is held back for, 1..64 */
 };
-int fault_open(const struct fault_config *config, struct device *under, struct device **out, struct device_error *err);
+int fault_open(const struct fault_config *config, struct device *under, struct device **out,
+	struct device_error *err);
 
 #endif
