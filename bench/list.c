@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* The list of benchmarks, in the order `flextoe bench` shows them. A new one takes a line in each half. */
+#include "bench/bench.h"
+#include "core/platform.h"
+
+extern const struct bench bench_rpc, bench_memcached, bench_bulk, bench_connrate, bench_footprint;
+
+const struct bench *const bench_list[] = {
+	&bench_rpc,
+	&bench_memcached,
+	&bench_bulk,
+	&bench_connrate,
+	&bench_footprint,
+};
+const unsigned bench_count = ARRAY_SIZE(bench_list);
