@@ -42,20 +42,22 @@ struct control_config {
 	unsigned loop_port; /* the port whose device receives what it sends: connections of the engine's own
 			       addresses to each other go there. CONTROL_PORT_NONE: there is none */
 	uint16_t ephemeral_low, ephemeral_high; /* 0: 32768..60999 */
-	uint64_t region_size; /* bytes of an application's region (sparse); 0: 16 GiB */
-	uint8_t rx_shift, tx_shift; /* default buffers; 0: 18 (256 KiB) */
-	uint32_t apps_max, contexts_max; /* as the data path's */
-	uint32_t time_wait_ms; /* 0: 60000 */
-	uint32_t time_wait_max; /* entries; 0: 65536; the oldest goes when full */
+	uint64_t region_size;			/* bytes of an application's region (sparse); 0: 16 GiB */
+	uint8_t rx_shift, tx_shift;		/* default buffers; 0: 18 (256 KiB) */
+	uint32_t apps_max, contexts_max;	/* as the data path's */
+	uint32_t time_wait_ms;			/* 0: 60000 */
+	uint32_t time_wait_max;			/* entries; 0: 65536; the oldest goes when full */
 	uint32_t spin_us; /* told to applications: how long a waiting thread looks before it sleeps */
 	bool all_routes;  /* told to applications, see struct flextoe_msg_welcome */
-	const char *socket_path; /* of the control channel; NULL: none (simulator, benchmarks in one process) */
-	int doorbell_fd; /* eventfd that wakes the engine: given to every context */
+	const char
+		*socket_path; /* of the control channel; NULL: none (simulator, benchmarks in one process) */
+	int doorbell_fd;      /* eventfd that wakes the engine: given to every context */
 	uint64_t secret[2]; /* keys initial sequence numbers (RFC 6528) and hashes; all 0: from getrandom() */
 	/* One line, without newline; lower case, the fact first. Rate-limited by the control plane. */
 	void (*log)(void *arg, const char *line);
 	void *log_arg;
-	/* For reports that include what the daemon knows (device statistics): called per report, may be NULL. */
+	/* For reports that include what the daemon knows (device statistics): called per report, may be NULL.
+	 */
 	void (*report_extra)(void *arg, FILE *out, uint32_t what);
 	void *report_arg;
 };
@@ -73,7 +75,8 @@ void control_destroy(struct control *ctl);
 unsigned control_poll(struct control *ctl, uint64_t now_us, bool sockets);
 /* When control_poll() is next needed without an event, in microseconds from now; UINT64_MAX for never. */
 uint64_t control_next_us(struct control *ctl, uint64_t now_us);
-/* An epoll descriptor, readable when control_poll(…, true) has something to do; -1 without a control channel. */
+/* An epoll descriptor, readable when control_poll(…, true) has something to do; -1 without a control channel.
+ */
 int control_fd(const struct control *ctl);
 
 const uint64_t *control_counters(const struct control *ctl);
@@ -89,12 +92,13 @@ int control_wake_fd(const struct control *ctl, uint32_t context);
 struct control_app_info {
 	uint32_t app;
 	uint8_t *region; /* mapped */
-	int region_fd;   /* -1 when the region is plain memory */
+	int region_fd;	 /* -1 when the region is plain memory */
 	uint64_t region_size;
 };
 int control_app_open(struct control *ctl, const char *name, struct control_app_info *out);
 /* Adds a context; its area is at info.region + the offset. wake_fd may be -1 (never sleeps). */
-int control_context_open(struct control *ctl, uint32_t app, uint32_t *number, uint64_t *area_offset, int *wake_fd);
+int control_context_open(
+	struct control *ctl, uint32_t app, uint32_t *number, uint64_t *area_offset, int *wake_fd);
 /* As if the application's process had exited. */
 void control_app_close(struct control *ctl, uint32_t app);
 

@@ -154,7 +154,7 @@ int link_open_loop(const struct link_config *config, struct device **out, struct
 int link_create(const struct link_config *config, int *fd, struct device **a, struct device_error *err);
 int link_attach(int fd, struct device **b, struct device_error *err);
 
-/* Wraps a device: everything that passes is also written to a pcap file. Owns `under` from then on. */
+/* Wraps a device: everything that passes is also written to a pcap file. Owns `under` once it returned 0. */
 int pcap_open_tee(const char *path, struct device *under, struct device **out, struct device_error *err);
 
 /* Wraps a device: loses, duplicates, reorders, corrupts at random by seed, in both directions. Owns `under`.
