@@ -16,18 +16,18 @@
 
 struct device;
 
-/* Frame flags. */
-#define FRAME_CSUM_GOOD                                                                                      \
-	0x01u /* rx: the TCP checksum was verified, or need not be (virtio DATA_VALID and                    \
-		 NEEDS_CSUM both mean that): do not verify */
-#define FRAME_CSUM_OFFLOAD                                                                                   \
-	0x02u /* tx: the device is to complete the TCP checksum at csum_start + csum_offset;                 \
-		 the field holds the pseudo-header's sum, not complemented.                                  \
-		 Only to a device with DEVICE_TX_CSUM */
-#define FRAME_TSO                                                                                            \
-	0x04u /* tx: cut into segments of gso_size payload bytes behind hdr_len bytes of                     \
-		 headers; implies FRAME_CSUM_OFFLOAD. rx: was coalesced from such                            \
-		 segments. Only to a device with DEVICE_TSO */
+/*
+ * Frame flags.
+ * CSUM_GOOD, rx: the TCP checksum was verified, or need not be (virtio DATA_VALID and NEEDS_CSUM both mean
+ * that): do not verify.
+ * CSUM_OFFLOAD, tx: the device is to complete the TCP checksum at csum_start + csum_offset; the field holds
+ * the pseudo-header's sum, not complemented. Only to a device with DEVICE_TX_CSUM.
+ * TSO, tx: cut into segments of gso_size payload bytes behind hdr_len bytes of headers; implies CSUM_OFFLOAD,
+ * and only to a device with DEVICE_TSO. rx: was coalesced from such segments.
+ */
+#define FRAME_CSUM_GOOD	   0x01u
+#define FRAME_CSUM_OFFLOAD 0x02u
+#define FRAME_TSO	   0x04u
 
 #define FRAME_FRAGS 2u
 
@@ -149,15 +149,21 @@ struct link_config {
 int link_open_pair(
 	const struct link_config *config, struct device **a, struct device **b, struct device_error *err);
 int link_open_loop(const struct link_config *config, struct device **out, struct device_error *err);
-/* The same between two processes: one end over a memfd. create() makes the memory and returns its fd and end
-   a; the other process passes the fd to attach() for end b. */
+/*
+ * The same between two processes: create() makes a memfd and two eventfds and returns end a, and one fd that
+ * carries all three (a socket). Whoever has that fd, by inheritance or SCM_RIGHTS, calls attach() once for
+ * end b. The fd stays the caller's to close, in both processes.
+ */
 int link_create(const struct link_config *config, int *fd, struct device **a, struct device_error *err);
 int link_attach(int fd, struct device **b, struct device_error *err);
 
 /* Wraps a device: everything that passes is also written to a pcap file. Owns `under` once it returned 0. */
 int pcap_open_tee(const char *path, struct device *under, struct device **out, struct device_error *err);
 
-/* Wraps a device: loses, duplicates, reorders, corrupts at random by seed, in both directions. Owns `under`.
+/*
+ * Wraps a device: loses, duplicates, reorders, corrupts at random by seed, in both directions. Owns `under`
+ * once it returned 0. With corrupt_ppm it hides DEVICE_TX_CSUM and DEVICE_TSO of the device below, which
+ * would put the checksum right again.
  */
 struct fault_config {
 	uint64_t seed;
@@ -166,5 +172,10 @@ struct fault_config {
 };
 int fault_open(const struct fault_config *config, struct device *under, struct device **out,
 	struct device_error *err);
+/* What was done so far to the frames of each direction. */
+struct fault_counts {
+	uint64_t dropped, duplicated, reordered, corrupted;
+};
+void fault_counts_get(struct device *dev, struct fault_counts *rx, struct fault_counts *tx);
 
 #endif
