@@ -239,8 +239,8 @@ int bench_main(int argc, char **argv)
 		}
 	}
 	if (optind + 1 != argc) {
-		usage(stderr);
-		return 2;
+		usage(optind == argc ? stdout : stderr);
+		return optind == argc ? 0 : 2;
 	}
 	for (i = 0; i < bench_count; i++)
 		if (strcmp(bench_list[i]->name, argv[optind]) == 0)
