@@ -49,6 +49,9 @@ struct control_config {
 	uint32_t time_wait_max;			/* entries; 0: 65536; the oldest goes when full */
 	uint32_t spin_us; /* told to applications: how long a waiting thread looks before it sleeps */
 	bool all_routes;  /* told to applications, see struct flextoe_msg_welcome */
+	bool hugepages;	  /* take each region as a whole from the kernel's hugepages; without them ordinary
+			     pages */
+	uint32_t socket_mode; /* permissions of the control channel's socket; 0: 0660 */
 	const char
 		*socket_path; /* of the control channel; NULL: none (simulator, benchmarks in one process) */
 	int doorbell_fd;      /* eventfd that wakes the engine: given to every context */

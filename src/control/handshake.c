@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Connections that are being opened: SYN-SENT and SYN-RECEIVED of RFC 9293 3.10.7.3 and 3.10.7.4, passive,
+ * active and simultaneous. Retransmits SYN and SYN-ACK with backoff (RFC 6298 5.5, first after one second),
+ * negotiates MSS, window scale, timestamps and SACK, and gives what has become a connection to conns.c.
+ * Called for frames, timers, answers of next hops and requests of applications, on the control plane's
+ * thread. Holds no payload: what a peer sends before its connection is installed is run through the data path
+ * again.
+ *
+ * Handshakes in progress count into their listener's backlog. When it is full, the oldest makes place if it
+ * has been retransmitted to (its peer is gone, or never was: a SYN flood); otherwise the SYN is dropped.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "control/state.h"
+
+#define RTO_FIRST_US   1000000u /* RFC 6298 2.1 */
+#define SYN_RETRIES    6u	/* gives up after 1 + 2 + ... + 64 = 127 s */
+#define SYNACK_RETRIES 5u	/* after 63 s */
+
+int handshakes_init(struct control *ctl)
+{
+	ctl->handshake_free = INDEX_NONE;
+	ctl->handshakes = array_reserve(HANDSHAKES_MAX, sizeof(*ctl->handshakes));
+	return ctl->handshakes ? 0 : -ENOMEM;
+}
+
+void handshakes_free(struct control *ctl)
+{
+	array_release(ctl->handshakes, HANDSHAKES_MAX, sizeof(*ctl->handshakes));
+}
+
+static struct handshake *handshake_alloc(struct control *ctl, uint32_t *index)
+{
+	struct handshake *hs;
+
+	if (ctl->handshake_free != INDEX_NONE) {
+		*index = ctl->handshake_free;
+		ctl->handshake_free = ctl->handshakes[*index].next;
+	} else if (ctl->handshakes_high < HANDSHAKES_MAX) {
+		*index = ctl->handshakes_high++;
+	} else {
+		return NULL;
+	}
+	ctl->handshakes_used++;
+	hs = &ctl->handshakes[*index];
+	memset(hs, 0, sizeof(*hs));
+	hs->next = hs->prev = hs->waiting_next = INDEX_NONE;
+	hs->endpoint = INDEX_NONE;
+	return hs;
+}
+
+/* Head of the list it is in: its listener's (oldest first) or its application's. */
+static uint32_t *list_head(struct control *ctl, const struct handshake *hs)
+{
+	return hs->active ? &ctl->apps[hs->app].handshake_head : &ctl->endpoints[hs->endpoint].handshake_head;
+}
+
+static void list_add(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	uint32_t *head = list_head(ctl, hs);
+
+	if (hs->active) {
+		hs->next = *head;
+		if (*head != INDEX_NONE)
+			ctl->handshakes[*head].prev = index;
+		*head = index;
+		return;
+	}
+	struct endpoint *ep = &ctl->endpoints[hs->endpoint];
+
+	hs->prev = ep->handshake_tail;
+	if (hs->prev != INDEX_NONE)
+		ctl->handshakes[hs->prev].next = index;
+	else
+		*head = index;
+	ep->handshake_tail = index;
+	ep->half_open++;
+}
+
+static void list_del(struct control *ctl, struct handshake *hs)
+{
+	if (hs->prev != INDEX_NONE)
+		ctl->handshakes[hs->prev].next = hs->next;
+	else
+		*list_head(ctl, hs) = hs->next;
+	if (hs->next != INDEX_NONE)
+		ctl->handshakes[hs->next].prev = hs->prev;
+	else if (!hs->active)
+		ctl->endpoints[hs->endpoint].handshake_tail = hs->prev;
+	if (!hs->active)
+		ctl->endpoints[hs->endpoint].half_open--;
+}
+
+/* Takes it out of everything. An active one's port is still counted: its connection inherits it, or the
+   caller releases it. */
+static void handshake_free(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	timer_stop(ctl, &hs->timer);
+	if (hs->waiting)
+		neighbour_forget(ctl, index);
+	flows_del(ctl, FLOW_REF(FLOW_HANDSHAKE, index));
+	list_del(ctl, hs);
+	hs->state = HANDSHAKE_FREE;
+	hs->next = ctl->handshake_free;
+	ctl->handshake_free = index;
+	ctl->handshakes_used--;
+}
+
+/* Its connection is installed and takes the tuple, and the port if it is active, over. */
+void handshake_take(struct control *ctl, uint32_t index)
+{
+	handshake_free(ctl, index);
+}
+
+void handshake_drop(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	bool active = hs->active;
+	be16 port = hs->flow.key.local_port;
+
+	handshake_free(ctl, index);
+	if (active)
+		port_release(ctl, port);
+}
+
+/* Ends it; an active one's application hears why. */
+static void handshake_fail(struct control *ctl, uint32_t index, int error)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	if (hs->active) {
+		COUNT(ctl, active_open_failures);
+		notify_result(ctl, hs->context, FLEXTOE_HC_CONNECT, hs->cookie, 0, hs->flow.key.local_addr,
+			hs->flow.key.local_port, error);
+	}
+	handshake_drop(ctl, index);
+}
+
+static uint32_t receive_window(const struct handshake *hs)
+{
+	return min_u32(65535u, 1u << hs->rx_shift);
+}
+
+/* The smallest shift that lets 16 bits express the whole receive buffer (RFC 7323 2.3). */
+static uint8_t window_shift(unsigned rx_shift)
+{
+	uint8_t shift = 0;
+
+	while (shift < 14 && 65535u << shift < 1u << rx_shift)
+		shift++;
+	return shift;
+}
+
+/* SYN in SYN-SENT, SYN-ACK in SYN-RECEIVED; there it offers only what the peer offered. */
+static void handshake_send_syn(struct control *ctl, struct handshake *hs)
+{
+	bool first = hs->state == HANDSHAKE_SYN_SENT;
+	struct segment_out out = {
+		.port = hs->port,
+		.dst_mac = hs->mac,
+		.key = hs->flow.key,
+		.seq = hs->iss,
+		.ctl = first ? TCP_SYN_ : TCP_SYN_ | TCP_ACK_,
+		.ack = hs->irs + 1u,
+		.wnd = (uint16_t)receive_window(hs),
+		.mss = (uint16_t)min_u32(datapath_port(ctl->dp, hs->port)->mtu - 40u, 65495u),
+		.timestamps = first || hs->peer_timestamps,
+		.tsval = timestamp_now(ctl),
+		.tsecr = first ? 0 : hs->ts_recent,
+		.sack_permitted = first || hs->peer_sack,
+		.has_wscale = first || hs->peer_wscale,
+		.wscale = hs->rcv_wscale,
+	};
+
+	segment_send(ctl, &out);
+}
+
+static void handshake_arm(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	timer_set(ctl, &hs->timer, TIMER_HANDSHAKE, index,
+		ctl->now_us + ((uint64_t)RTO_FIRST_US << hs->retries));
+}
+
+/* <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>: for what is not acceptable in SYN-RECEIVED; rate-limited (RFC 5961
+ * 10). */
+static void handshake_send_ack(struct control *ctl, struct handshake *hs)
+{
+	struct segment_out out = {
+		.port = hs->port,
+		.dst_mac = hs->mac,
+		.key = hs->flow.key,
+		.seq = hs->iss + 1u,
+		.ack = hs->irs + 1u,
+		.ctl = TCP_ACK_,
+		.wnd = (uint16_t)(receive_window(hs) >> (hs->peer_wscale ? hs->rcv_wscale : 0)),
+		.timestamps = hs->peer_timestamps,
+		.tsval = timestamp_now(ctl),
+		.tsecr = hs->ts_recent,
+	};
+
+	if (rate_take(&ctl->ack_limit, ctl->now_us))
+		segment_send(ctl, &out);
+}
+
+/* What the peer's SYN says of itself. The window of a SYN is never scaled (RFC 7323 2.2). */
+static void handshake_take_syn(struct handshake *hs, const struct segment *seg)
+{
+	const struct tcp_options *o = &seg->options;
+
+	hs->irs = seg->seq;
+	hs->snd_wnd = seg->wnd;
+	hs->peer_mss = o->mss ? o->mss : 536; /* RFC 9293 3.7.1 */
+	if (hs->peer_mss < 64)
+		hs->peer_mss = 64; /* smaller ones only serve to wear us out */
+	hs->peer_timestamps = o->has_timestamps;
+	hs->peer_sack = o->sack_permitted;
+	hs->peer_wscale = o->has_wscale;
+	hs->snd_wscale = o->has_wscale ? o->wscale : 0;
+	hs->ts_recent = o->has_timestamps ? o->tsval : 0;
+	memcpy(hs->mac, seg->src_mac, 6);
+}
+
+/* A place in the listener's backlog: true when there is one, or one could be made. */
+static bool backlog_make_place(struct control *ctl, struct endpoint *ep)
+{
+	uint32_t oldest = ep->handshake_head;
+
+	if (ep->half_open + ep->queued < ep->backlog)
+		return true;
+	if (oldest == INDEX_NONE || !ctl->handshakes[oldest].retries || ep->queued >= ep->backlog)
+		return false;
+	COUNT(ctl, drop_handshake);
+	handshake_drop(ctl, oldest);
+	return true;
+}
+
+/* RFC 9293 3.10.7.2, state LISTEN. old: the TIME-WAIT entry that this SYN replaces, or NULL. */
+void handshake_listen(struct control *ctl, const struct segment *seg, const struct time_wait *old)
+{
+	struct endpoint *ep = listener_find(ctl, &seg->key);
+	struct handshake *hs;
+	uint32_t index, old_nxt = old ? old->snd_nxt : 0;
+
+	if (seg->ctl & TCP_RST_) /* first: RST is ignored */
+		return;
+	if (seg->ctl & TCP_ACK_ || !ep) { /* second: ACK is answered with RST */
+		if (seg->ctl & TCP_SYN_ && !(seg->ctl & TCP_ACK_))
+			COUNT(ctl, drop_syn_no_listener);
+		else
+			COUNT(ctl, drop_no_connection);
+		segment_reset_reply(ctl, seg);
+		return;
+	}
+	if ((seg->ctl & (TCP_SYN_ | TCP_FIN_)) !=
+		TCP_SYN_) { /* third: SYN; fourth: anything else is dropped */
+		COUNT(ctl, drop_tcp_flags);
+		return;
+	}
+	COUNT(ctl, syn_received);
+	if (!backlog_make_place(ctl, ep)) {
+		COUNT(ctl, drop_syn_backlog);
+		return;
+	}
+	hs = handshake_alloc(ctl, &index);
+	if (!hs && ep->handshake_head != INDEX_NONE) {
+		handshake_drop(ctl, ep->handshake_head);
+		hs = handshake_alloc(ctl, &index);
+	}
+	if (!hs) {
+		COUNT(ctl, drop_syn_resources);
+		return;
+	}
+	hs->state = HANDSHAKE_SYN_RECEIVED;
+	hs->flow.key = seg->key;
+	hs->endpoint = listener_index(ctl, ep);
+	hs->port = (uint8_t)seg->port;
+	hs->rx_shift = ep->rx_shift;
+	hs->tx_shift = ep->tx_shift;
+	handshake_take_syn(hs, seg);
+	hs->rcv_wscale = hs->peer_wscale ? window_shift(hs->rx_shift) : 0;
+	hs->iss = segment_iss(ctl, &seg->key);
+	if (old &&
+		seq_leq(hs->iss, old_nxt + 65535u)) /* RFC 9293 3.4.3: beyond what the old connection used */
+		hs->iss = old_nxt + 65536u + (hs->iss & 0xffffu);
+	hs->sent_us = hs->started_us = ctl->now_us;
+	flows_add(ctl, FLOW_REF(FLOW_HANDSHAKE, index));
+	list_add(ctl, index);
+	handshake_send_syn(ctl, hs);
+	handshake_arm(ctl, index);
+}
+
+/* The handshake is complete. seg is run through the data path again when it carries more than the ACK. */
+static void handshake_complete(
+	struct control *ctl, uint32_t index, const struct segment *seg, uint32_t snd_wnd, bool ack_now)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	int r = conn_open(ctl, hs, snd_wnd, ack_now);
+
+	if (r == -ENFILE &&
+		!hs->active) { /* the backlog was made smaller meanwhile: the peer will try again */
+		COUNT(ctl, drop_syn_backlog);
+		return;
+	}
+	if (r < 0) {
+		COUNT(ctl, drop_syn_resources);
+		if (hs->active) {
+			segment_reset_reply(ctl, seg);
+			handshake_fail(ctl, index, -r);
+		}
+		return;
+	}
+	if (seg->payload_len || seg->ctl & TCP_FIN_)
+		datapath_ctl_frame(
+			ctl->dp, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
+}
+
+static bool acceptable_sequence(const struct handshake *hs, const struct segment *seg)
+{
+	uint32_t rcv_nxt = hs->irs + 1u, wnd = receive_window(hs), len = segment_len(seg);
+
+	if (!len)
+		return seq_geq(seg->seq, rcv_nxt) && seq_lt(seg->seq, rcv_nxt + wnd);
+	return seq_lt(seg->seq, rcv_nxt + wnd) && seq_gt(seg->seq + len, rcv_nxt);
+}
+
+/* RFC 9293 3.10.7.4 for SYN-RECEIVED, in its order. */
+static void syn_received_segment(struct control *ctl, uint32_t index, const struct segment *seg)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	const struct tcp_options *o = &seg->options;
+	bool crossing = hs->active && (seg->ctl & (TCP_SYN_ | TCP_ACK_)) == (TCP_SYN_ | TCP_ACK_) &&
+			seg->seq == hs->irs;
+
+	/* The peer's SYN again: our SYN-ACK was lost. Not its own retransmission timer's business. */
+	if ((seg->ctl & (TCP_SYN_ | TCP_ACK_ | TCP_RST_)) == TCP_SYN_ && seg->seq == hs->irs) {
+		if (rate_take(&ctl->ack_limit, ctl->now_us))
+			handshake_send_syn(ctl, hs);
+		return;
+	}
+	/* First: sequence number. The SYN-ACK of a simultaneous open repeats the SYN and is taken for its ACK
+	   (RFC 9293 figure 8); PAWS as RFC 7323 5.3 R1. */
+	if (!crossing) {
+		bool old = hs->peer_timestamps && o->has_timestamps && seq_lt(o->tsval, hs->ts_recent);
+
+		if (!acceptable_sequence(hs, seg) || (old && !(seg->ctl & TCP_RST_))) {
+			COUNT(ctl, drop_handshake);
+			if (!(seg->ctl & TCP_RST_))
+				handshake_send_ack(ctl, hs);
+			return;
+		}
+	}
+	/* Second: RST; as RFC 5961 3.2 only the exact number counts. */
+	if (seg->ctl & TCP_RST_) {
+		if (seg->seq != hs->irs + 1u) {
+			COUNT(ctl, drop_handshake);
+			handshake_send_ack(ctl, hs);
+			return;
+		}
+		handshake_fail(ctl, index, ECONNREFUSED);
+		return;
+	}
+	/* Fourth: SYN inside the window; RFC 5961 4.2 answers with an ACK. */
+	if (seg->ctl & TCP_SYN_ && !crossing) {
+		COUNT(ctl, drop_handshake);
+		handshake_send_ack(ctl, hs);
+		return;
+	}
+	/* Fifth: ACK. We have sent nothing but the SYN, so one number is acceptable. */
+	if (!(seg->ctl & TCP_ACK_)) {
+		COUNT(ctl, drop_tcp_flags);
+		return;
+	}
+	if (seg->ack != hs->iss + 1u) {
+		COUNT(ctl, drop_handshake);
+		segment_reset_reply(ctl, seg);
+		return;
+	}
+	if (hs->peer_timestamps && o->has_timestamps && seq_leq(seg->seq, hs->irs + 1u))
+		hs->ts_recent = o->tsval;
+	handshake_complete(ctl, index, seg, (uint32_t)seg->wnd << (crossing ? 0 : hs->snd_wscale), crossing);
+}
+
+/* RFC 9293 3.10.7.3, state SYN-SENT, in its order. */
+static void syn_sent_segment(struct control *ctl, uint32_t index, const struct segment *seg)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	bool ack_good = seg->ctl & TCP_ACK_ && seg->ack == hs->iss + 1u;
+
+	/* First: ACK. */
+	if (seg->ctl & TCP_ACK_ && !ack_good) {
+		COUNT(ctl, drop_handshake);
+		segment_reset_reply(ctl, seg);
+		return;
+	}
+	/* Second: RST counts only with a good ACK. */
+	if (seg->ctl & TCP_RST_) {
+		if (ack_good)
+			handshake_fail(ctl, index, ECONNREFUSED);
+		else
+			COUNT(ctl, drop_handshake);
+		return;
+	}
+	/* Fourth: SYN. Fifth: neither is dropped. */
+	if ((seg->ctl & (TCP_SYN_ | TCP_FIN_)) != TCP_SYN_) {
+		COUNT(ctl, drop_handshake);
+		return;
+	}
+	if (hs->waiting) {
+		neighbour_forget(ctl, index);
+		hs->waiting = false;
+	}
+	handshake_take_syn(hs, seg);
+	if (!hs->peer_wscale)
+		hs->rcv_wscale = 0;
+	if (ack_good) {
+		handshake_complete(ctl, index, seg, seg->wnd, true);
+		return;
+	}
+	hs->state = HANDSHAKE_SYN_RECEIVED; /* both sides opened at once (RFC 9293 figure 7) */
+	hs->retries = 0;
+	hs->sent_us = ctl->now_us;
+	handshake_send_syn(ctl, hs);
+	handshake_arm(ctl, index);
+}
+
+void handshake_segment(struct control *ctl, uint32_t index, const struct segment *seg)
+{
+	if (ctl->handshakes[index].state == HANDSHAKE_SYN_SENT)
+		syn_sent_segment(ctl, index, seg);
+	else
+		syn_received_segment(ctl, index, seg);
+}
+
+/* The tuple is free. 0, or a negative errno and nothing has happened. */
+int handshake_connect(struct control *ctl, const struct flow_key *key, const struct route_result *route,
+	uint16_t app, uint16_t context, const struct flextoe_hc_endpoint *hc, uint32_t iss_above,
+	bool iss_bounded)
+{
+	uint32_t index;
+	struct handshake *hs = handshake_alloc(ctl, &index);
+	int r;
+
+	if (!hs)
+		return -ENOBUFS;
+	hs->state = HANDSHAKE_SYN_SENT;
+	hs->active = true;
+	hs->flow.key = *key;
+	hs->app = app;
+	hs->context = context;
+	hs->cookie = hc->cookie;
+	hs->port = (uint8_t)route->port;
+	hs->rx_shift = hc->rx_shift;
+	hs->tx_shift = hc->tx_shift;
+	hs->rcv_wscale = window_shift(hs->rx_shift);
+	hs->iss = segment_iss(ctl, key);
+	if (iss_bounded && seq_leq(hs->iss, iss_above + 65535u))
+		hs->iss = iss_above + 65536u + (hs->iss & 0xffffu);
+	hs->sent_us = hs->started_us = ctl->now_us;
+	ctl->port_uses[from_be16(key->local_port)]++;
+	flows_add(ctl, FLOW_REF(FLOW_HANDSHAKE, index));
+	list_add(ctl, index);
+	if (route->loop) {
+		memcpy(hs->mac, datapath_port(ctl->dp, route->port)->mac, 6);
+		r = 0;
+	} else {
+		r = neighbour_resolve(ctl, route->port, route->next_hop, index, hs->mac);
+	}
+	if (r == -EINPROGRESS) {
+		hs->waiting = true;
+		return 0;
+	}
+	if (r < 0) {
+		handshake_drop(ctl, index);
+		return r;
+	}
+	handshake_send_syn(ctl, hs);
+	handshake_arm(ctl, index);
+	return 0;
+}
+
+void handshake_neighbour(struct control *ctl, uint32_t index, const uint8_t *mac)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	hs->waiting = false;
+	if (!mac) {
+		COUNT(ctl, drop_neighbour);
+		handshake_fail(ctl, index, EHOSTUNREACH);
+		return;
+	}
+	memcpy(hs->mac, mac, 6);
+	hs->sent_us = ctl->now_us;
+	handshake_send_syn(ctl, hs);
+	handshake_arm(ctl, index);
+}
+
+void handshake_timer(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	if (hs->retries >= (hs->active ? SYN_RETRIES : SYNACK_RETRIES)) {
+		COUNT(ctl, handshake_timeouts);
+		handshake_fail(ctl, index, ETIMEDOUT);
+		return;
+	}
+	hs->retries++;
+	handshake_send_syn(ctl, hs);
+	handshake_arm(ctl, index);
+}
+
+/* An ICMP error that quotes a segment of ours. RFC 5927 4.1: only when it quotes the number in flight. */
+void handshake_error(struct control *ctl, const struct flow_key *key, uint32_t seq, int error)
+{
+	uint32_t ref = flows_find(ctl, key);
+	struct handshake *hs;
+
+	if (ref == INDEX_NONE || FLOW_REF_KIND(ref) != FLOW_HANDSHAKE)
+		return;
+	hs = &ctl->handshakes[FLOW_REF_INDEX(ref)];
+	if (hs->state == HANDSHAKE_SYN_SENT && hs->iss == seq)
+		handshake_fail(ctl, FLOW_REF_INDEX(ref), error);
+}

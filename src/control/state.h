@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the files of the control plane share: its state and the functions they offer each other. Included by
+ * src/control and its unit tests only. Everything runs on the control plane's thread.
+ *
+ * Every four-tuple the engine knows is in one table (flows.c) and belongs to one of three things: a handshake
+ * (handshake.c), a connection in the data path (conns.c), or a TIME-WAIT entry (time_wait.c). Their arrays
+ * are indexed, reserved at start and touched when used, so what is not used costs nothing.
+ */
+#ifndef CONTROL_STATE_H
+#define CONTROL_STATE_H
+
+#include <stdarg.h>
+#include <sys/types.h>
+
+#include "control/control.h"
+#include "core/seq.h"
+#include "core/wheel.h"
+
+#define INDEX_NONE 0xffffffffu
+
+/* Bytes of control records that must fit before one exception or timer is handled: the most that one causes.
+ */
+#define CTL_ROOM_MIN 8192u
+
+#define HANDSHAKES_MAX 65536u
+#define ENDPOINTS_MAX  65536u
+#define NEIGHBOURS_MAX 1024u
+#define CLIENTS_MAX    4096u /* of the control channel */
+
+#define TIMER_TICK_US 1000u
+#define TIMER_SLOTS   4096u
+
+/* ---- timers ---- */
+
+enum timer_kind { TIMER_CONN = 1, TIMER_HANDSHAKE, TIMER_NEIGHBOUR };
+
+struct timer {
+	struct wheel_entry entry;
+	uint32_t kind;
+	uint32_t index; /* in the array of its kind */
+};
+
+/* ---- four-tuples ---- */
+
+struct flow_key {
+	be32 local_addr, remote_addr;
+	be16 local_port, remote_port;
+};
+
+struct flow_node {
+	struct flow_key key;
+	uint32_t next; /* reference + 1 of the next node in the bucket, 0: the last */
+};
+
+enum flow_kind { FLOW_HANDSHAKE = 0, FLOW_CONN, FLOW_TIME_WAIT };
+#define FLOW_REF(kind, index) ((uint32_t)(kind) << 30 | (index))
+#define FLOW_REF_KIND(ref)    ((enum flow_kind)((ref) >> 30))
+#define FLOW_REF_INDEX(ref)   ((ref)&0x3fffffffu)
+
+/* ---- segments ---- */
+
+struct tcp_options {
+	uint16_t mss;	/* 0: absent */
+	uint8_t wscale; /* with has_wscale; at most 14 (RFC 7323 2.3) */
+	bool has_wscale, sack_permitted, has_timestamps;
+	uint32_t tsval, tsecr;
+};
+
+/* A received TCP segment, checked and taken apart. */
+struct segment {
+	const uint8_t *frame;
+	uint32_t frame_len;
+	uint16_t frame_flags;
+	unsigned port;
+	uint8_t src_mac[6];
+	struct flow_key key;
+	uint32_t seq, ack;
+	uint32_t payload_len;
+	uint16_t wnd; /* not scaled */
+	uint8_t ctl;  /* TCP_*_ */
+	struct tcp_options options;
+};
+
+/* A segment without payload to send. */
+struct segment_out {
+	unsigned port;
+	const uint8_t *dst_mac;
+	struct flow_key key;
+	uint32_t seq, ack;
+	uint16_t wnd; /* as it goes on the wire */
+	uint8_t ctl;
+	bool timestamps;
+	uint32_t tsval, tsecr;
+	/* with SYN only */
+	uint16_t mss;
+	bool has_wscale, sack_permitted;
+	uint8_t wscale;
+};
+
+/* ---- handshakes ---- */
+
+enum handshake_state { HANDSHAKE_FREE = 0, HANDSHAKE_SYN_SENT, HANDSHAKE_SYN_RECEIVED };
+
+struct handshake {
+	struct flow_node flow;
+	struct timer timer;
+	uint32_t next, prev;   /* of the listener's or the application's list; free list by next */
+	uint32_t waiting_next; /* of the list waiting for a neighbour */
+	uint32_t endpoint;     /* passive: the listener */
+	uint32_t cookie;       /* active: of the CONNECT */
+	uint32_t iss, irs;     /* our and the peer's initial sequence number */
+	uint32_t ts_recent;
+	uint32_t snd_wnd; /* last window the peer told, scaled as it must be */
+	uint64_t sent_us; /* of the first SYN or SYN-ACK, for the round trip */
+	uint64_t started_us;
+	uint16_t app, context; /* active */
+	uint16_t peer_mss;
+	uint8_t state; /* enum handshake_state */
+	uint8_t retries;
+	uint8_t port;
+	uint8_t mac[6];				      /* next hop */
+	bool active;				      /* ours: CONNECT */
+	bool waiting;				      /* for the next hop's answer to ARP */
+	bool peer_timestamps, peer_sack, peer_wscale; /* offered by the peer's SYN (and by ours) */
+	uint8_t snd_wscale, rcv_wscale;
+	uint8_t rx_shift, tx_shift;
+};
+
+/* ---- endpoints and listeners ---- */
+
+enum endpoint_state { ENDPOINT_FREE = 0, ENDPOINT_BOUND, ENDPOINT_LISTENING, ENDPOINT_CLOSING };
+
+struct endpoint {
+	uint32_t port_next;  /* of those with the same local port; free list too */
+	uint32_t next, prev; /* of the application's list */
+	uint32_t closing_next;
+	uint32_t generation;
+	uint32_t cookie;
+	uint32_t backlog;
+	uint32_t half_open;			 /* handshakes in progress */
+	uint32_t queued;			 /* connections that accept() has not returned yet */
+	uint32_t handshake_head, handshake_tail; /* oldest first */
+	uint32_t conn_head;			 /* those queued */
+	uint64_t close_us;			 /* ENDPOINT_CLOSING: when what is still queued is reset */
+	be32 addr;				 /* 0: any */
+	be16 port;
+	uint16_t app, context;
+	uint16_t flags; /* FLEXTOE_BIND_* */
+	uint8_t state;
+	uint8_t rx_shift, tx_shift;
+};
+
+/* ---- connections in the data path ---- */
+
+#define CTLCONN_USED	  0x0001u
+#define CTLCONN_IN_FLOWS  0x0002u
+#define CTLCONN_DEAD	  0x0004u /* TCP has ended */
+#define CTLCONN_RELEASED  0x0008u /* the application gave it up, or is gone */
+#define CTLCONN_REMOVING  0x0010u /* CTL_REMOVE is on its way */
+#define CTLCONN_QUEUED	  0x0020u /* in its listener's queue */
+#define CTLCONN_ACTIVE	  0x0040u /* opened by us: its port is counted */
+#define CTLCONN_RESET	  0x0080u /* CTL_RESET is on its way */
+#define CTLCONN_WATCHED	  0x0100u /* CONN_EVENT_TIMER came and CTL_TIMERS_OFF has not succeeded */
+#define CTLCONN_OFF_ASKED 0x0200u /* CTL_TIMERS_OFF is on its way */
+
+struct control_conn {
+	struct flow_node flow;
+	struct timer timer;
+	uint32_t app_next, app_prev;	 /* of the application's list; free list by app_next */
+	uint32_t queue_next, queue_prev; /* of the listener's queue */
+	uint32_t endpoint;		 /* with CTLCONN_QUEUED */
+	uint32_t generation;
+	uint32_t rx_page, tx_page;
+	uint64_t orphan_since_us; /* since when a released connection waits for nothing but the peer, 0: it
+				     does not */
+	uint16_t app;
+	uint16_t flags;
+	uint8_t rx_shift, tx_shift;
+};
+
+/* ---- TIME-WAIT ---- */
+
+struct time_wait {
+	struct flow_node flow;
+	uint32_t next, prev; /* oldest first; free list by next */
+	uint64_t due_us;
+	uint64_t entered_us;
+	uint32_t snd_nxt, rcv_nxt;
+	uint32_t ts_recent;
+	uint16_t wnd; /* as it goes on the wire */
+	uint8_t port;
+	uint8_t mac[6];
+	bool timestamps;
+	bool active; /* its port is counted */
+	bool used;
+};
+
+/* ---- neighbours ---- */
+
+enum neighbour_state { NEIGHBOUR_FREE = 0, NEIGHBOUR_ASKED, NEIGHBOUR_KNOWN };
+
+struct neighbour {
+	struct timer timer;
+	be32 addr;
+	uint8_t port;
+	uint8_t state;
+	uint8_t tries;
+	uint8_t mac[6];
+	uint64_t confirmed_us, used_us;
+	uint32_t waiting; /* list of handshakes */
+};
+
+/* ---- routes ---- */
+
+struct route {
+	uint32_t prefix, mask; /* host order */
+	uint32_t prefix_len;
+	unsigned port;
+	be32 gateway; /* 0: on the link */
+};
+
+struct route_result {
+	unsigned port;
+	be32 next_hop;
+	be32 source; /* address of ours to send from */
+	bool loop;   /* to ourselves */
+};
+
+/* ---- buffers ---- */
+
+#define BUFFER_SHIFT_MIN 12u
+#define BUFFER_SHIFT_MAX 26u
+#define BUFFER_CLASSES	 (BUFFER_SHIFT_MAX - BUFFER_SHIFT_MIN + 1u)
+/* Free memory of an application's region that is kept resident; what lies free above it goes back to the
+ * kernel. */
+#define BUFFERS_KEEP_BYTES (32u << 20)
+
+struct buffer_class {
+	uint32_t *pages; /* stack of free buffers; the first `cold` of them hold no memory */
+	uint32_t count, cold, capacity, made;
+};
+
+struct buffers {
+	struct buffer_class class[BUFFER_CLASSES];
+	uint64_t next, end;  /* of the region: not handed out yet */
+	uint64_t warm_bytes; /* free, and possibly resident */
+	uint64_t used_bytes;
+	int fd; /* memfd, or -1: base is used */
+	uint8_t *base;
+};
+
+/* ---- applications ---- */
+
+enum app_state { APP_FREE = 0, APP_ALIVE, APP_CLOSING, APP_DRAINING };
+
+struct app {
+	uint8_t state;
+	bool close_now;	 /* no grace for connections the application has closed in order */
+	bool own_region; /* memory of this process, not a memfd */
+	uint16_t number;
+	int region_fd;
+	uint8_t *region;
+	uint64_t region_size;
+	struct client *client; /* its end of the control channel, or NULL */
+	uint32_t pid, uid;
+	char name[28];
+	uint32_t contexts[FLEXTOE_CONTEXTS_MAX]; /* the data path's number, or INDEX_NONE */
+	uint32_t context_count;
+	uint32_t conn_head, conn_count;
+	uint32_t endpoint_head;
+	uint32_t handshake_head; /* active ones */
+	uint32_t cursor;	 /* CLOSING: next connection to reset */
+	bool pass_done;		 /* CLOSING: cursor has reached the end */
+	bool grace_over;
+	uint64_t grace_us; /* CLOSING: until then connections closed in order may finish */
+	uint64_t drained_us;
+	uint32_t next_closing; /* list of those going */
+	struct buffers buffers;
+};
+
+struct context {
+	bool used;
+	uint16_t app;
+	uint16_t number; /* the application's */
+	int wake_fd;
+	struct flextoe_context_area *area;
+};
+
+/* A peer of the control channel: an application, or a tool that asks for a report. */
+struct client {
+	struct client *next;
+	int fd;
+	uint32_t app; /* number, or INDEX_NONE */
+	uint32_t pid, uid;
+	struct report *report; /* being sent, or NULL */
+	char *text;	       /* piece that waits for the socket */
+	size_t text_len, text_sent;
+};
+
+/* Tokens for `rate` events a second, at most `burst` at once. */
+struct rate_limit {
+	uint32_t rate, burst;
+	uint64_t tokens_us; /* microseconds of credit */
+	uint64_t last_us;
+};
+
+struct control {
+	struct control_config config;
+	struct datapath *dp;
+	uint64_t now_us;
+	uint64_t counters[COUNTERS];
+	uint64_t secret[2];
+
+	struct wheel wheel;
+
+	uint32_t *flow_buckets;
+	uint32_t flow_mask;
+
+	struct control_conn *conns;
+	uint32_t conns_max, conns_high, conn_free; /* those below conns_high were used at least once */
+	uint32_t conns_open;
+
+	struct handshake *handshakes;
+	uint32_t handshakes_high, handshake_free, handshakes_used;
+
+	struct endpoint *endpoints;
+	uint32_t endpoints_high, endpoint_free;
+	uint32_t *port_endpoints; /* by local port (host order): index + 1 of the first, 0: none */
+	uint32_t *port_uses;	  /* by local port: connections we opened from it, TIME-WAIT included */
+	uint32_t ephemeral_next;
+	uint32_t endpoints_closing;
+
+	struct time_wait *time_waits;
+	uint32_t time_wait_max, time_wait_high, time_wait_free, time_wait_head, time_wait_tail,
+		time_wait_count;
+
+	struct neighbour neighbours[NEIGHBOURS_MAX];
+	uint32_t neighbours_high;
+	uint32_t move_cursor, move_neighbour; /* connections being told of a next hop's new address */
+
+	struct route routes[CONTROL_ADDRESSES_MAX + CONTROL_ROUTES_MAX];
+	uint32_t route_count;
+
+	struct app *apps;
+	uint32_t apps_max, apps_high;
+	uint32_t apps_closing;
+	struct context *contexts;
+	uint32_t contexts_max;
+
+	int epoll_fd, listen_fd;
+	struct client *clients;
+	uint32_t clients_count;
+
+	struct rate_limit reset_limit, ack_limit, icmp_limit, log_limit;
+	uint32_t log_lost;
+	uint64_t start_us;
+};
+
+#define COUNT(ctl, name) ((ctl)->counters[CNT_##name]++)
+
+/* control.c */
+void control_log(struct control *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool rate_take(struct rate_limit *limit, uint64_t now_us);
+void *array_reserve(size_t count, size_t size); /* zeroed, touched when used; NULL */
+void array_release(void *array, size_t count, size_t size);
+static inline bool ctl_has_room(struct control *ctl)
+{
+	return datapath_ctl_room(ctl->dp) >= CTL_ROOM_MIN;
+}
+bool address_is_ours(const struct control *ctl, be32 addr);
+
+/* flows.c */
+int flows_init(struct control *ctl);
+void flows_free(struct control *ctl);
+uint32_t flows_find(const struct control *ctl, const struct flow_key *key); /* reference or INDEX_NONE */
+void flows_add(struct control *ctl, uint32_t ref);
+void flows_del(struct control *ctl, uint32_t ref);
+uint64_t flow_key_hash(const struct control *ctl, const struct flow_key *key);
+
+/* segments.c */
+bool segment_parse(const struct exc_frame *exc, struct segment *seg);
+void options_parse(const uint8_t *p, uint32_t len, struct tcp_options *out);
+int segment_send(struct control *ctl, const struct segment_out *out);
+void segment_reset_reply(struct control *ctl, const struct segment *seg);
+uint32_t segment_iss(struct control *ctl, const struct flow_key *key);
+static inline uint32_t segment_len(const struct segment *seg) /* SEG.LEN of RFC 9293: SYN and FIN count */
+{
+	return seg->payload_len + !!(seg->ctl & TCP_SYN_) + !!(seg->ctl & TCP_FIN_);
+}
+static inline uint32_t timestamp_now(const struct control *ctl)
+{
+	return (uint32_t)(ctl->now_us / 1000u);
+}
+
+/* handshake.c */
+int handshakes_init(struct control *ctl);
+void handshakes_free(struct control *ctl);
+void handshake_listen(struct control *ctl, const struct segment *seg, const struct time_wait *old);
+void handshake_segment(struct control *ctl, uint32_t index, const struct segment *seg);
+int handshake_connect(struct control *ctl, const struct flow_key *key, const struct route_result *route,
+	uint16_t app, uint16_t context, const struct flextoe_hc_endpoint *hc, uint32_t iss_above,
+	bool iss_bounded);
+void handshake_timer(struct control *ctl, uint32_t index);
+void handshake_neighbour(
+	struct control *ctl, uint32_t index, const uint8_t *mac); /* NULL: it did not answer */
+void handshake_error(struct control *ctl, const struct flow_key *key, uint32_t seq, int error);
+void handshake_take(struct control *ctl, uint32_t index); /* it has become a connection */
+void handshake_drop(struct control *ctl, uint32_t index); /* without a word */
+
+/* listener.c */
+int endpoints_init(struct control *ctl);
+void endpoints_free(struct control *ctl);
+void endpoint_request(struct control *ctl, const struct exc_hc *exc);
+struct endpoint *listener_find(struct control *ctl, const struct flow_key *key);
+static inline uint32_t listener_index(const struct control *ctl, const struct endpoint *ep)
+{
+	return (uint32_t)(ep - ctl->endpoints);
+}
+void endpoint_close(struct control *ctl, uint32_t index);
+void endpoints_step(struct control *ctl);
+uint64_t endpoints_next_us(const struct control *ctl);
+void notify_result(struct control *ctl, uint16_t context, uint8_t request, uint32_t cookie, uint32_t endpoint,
+	be32 addr, be16 port, int error);
+void port_release(struct control *ctl, be16 port);
+
+/* conns.c */
+int conns_init(struct control *ctl);
+void conns_free(struct control *ctl);
+/* Makes a handshake a connection: 0 or a negative errno (then the handshake is as it was). */
+int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool ack_now);
+void conn_events(struct control *ctl, const struct exc_conn *exc);
+void conn_reset(struct control *ctl, uint32_t index, int error);
+void conn_give_up(struct control *ctl, uint32_t index); /* as if the application had released it */
+const char *conn_state_name(const struct conn *conn);
+
+/* time_wait.c */
+int time_wait_init(struct control *ctl);
+void time_wait_free(struct control *ctl);
+void time_wait_enter(struct control *ctl, const struct conn *conn, const struct flow_key *key, bool active);
+void time_wait_segment(struct control *ctl, uint32_t index, const struct segment *seg);
+void time_wait_drop(struct control *ctl, uint32_t index);
+void time_wait_step(struct control *ctl);
+
+/* neighbour.c */
+void neighbours_announce(struct control *ctl);
+void neighbour_arp(struct control *ctl, const struct exc_frame *exc);
+/* Fills in the next hop's address: 0, -EINPROGRESS (handshake_neighbour() will tell), -ENOBUFS. */
+int neighbour_resolve(struct control *ctl, unsigned port, be32 addr, uint32_t handshake, uint8_t mac[6]);
+void neighbour_forget(struct control *ctl, uint32_t handshake);
+void neighbour_timer(struct control *ctl, uint32_t index);
+void neighbours_step(struct control *ctl);
+
+/* icmp.c */
+void icmp_frame(struct control *ctl, const struct exc_frame *exc);
+
+/* route.c */
+int routes_init(struct control *ctl, char err[256]);
+int route_find(const struct control *ctl, be32 dst, struct route_result *out); /* 0 or -ENETUNREACH */
+bool route_on_link(const struct control *ctl, unsigned port, be32 addr);
+
+/* timers.c */
+void timer_set(struct control *ctl, struct timer *timer, uint32_t kind, uint32_t index, uint64_t due_us);
+void timer_stop(struct control *ctl, struct timer *timer);
+unsigned timers_step(struct control *ctl);
+void timers_watch(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMER */
+void timers_idle(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMERS_IDLE */
+void timers_orphan(struct control *ctl, uint32_t index); /* the application has released it */
+
+/* buffers.c */
+void buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint64_t end);
+void buffers_free(struct buffers *b);
+int buffers_alloc(struct buffers *b, unsigned shift, uint32_t *page);
+void buffers_release(struct buffers *b, unsigned shift, uint32_t page);
+unsigned buffers_trim(
+	struct buffers *b, unsigned max); /* gives up to max buffers' memory back; how many it did */
+
+/* applications.c */
+int apps_init(struct control *ctl);
+void apps_free(struct control *ctl);
+int app_create(
+	struct control *ctl, const char *name, uint32_t pid, uint32_t uid, bool memfd, struct app **out);
+int app_context_add(struct control *ctl, struct app *app, uint32_t *number);
+void app_close(struct control *ctl, struct app *app, bool close_now);
+void app_broken(struct control *ctl, const struct exc_broken *exc);
+void apps_step(struct control *ctl);
+uint64_t apps_next_us(const struct control *ctl);
+
+/* channel.c */
+int channel_init(struct control *ctl, char err[256]);
+void channel_free(struct control *ctl);
+unsigned channel_step(struct control *ctl);
+
+/* report.c */
+struct report *report_begin(struct control *ctl, uint32_t what); /* NULL: out of memory, or no such report */
+/* The next piece, for free(): its length, 0 at the end, or a negative errno. */
+ssize_t report_piece(struct control *ctl, struct report *report, char **text);
+void report_end(struct report *report);
+
+#endif

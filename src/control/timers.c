@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The watch over deadlines, on one timer wheel: those of connections (which the data path sets and moves in
+ * tcp_state without telling), of handshakes, and of next hops. Control plane's thread.
+ *
+ * A connection is watched only while it is active: CONN_EVENT_TIMER begins it, and the entry in the wheel
+ * comes due at the earlier of its two deadlines as they were then. Coming due it looks again: a deadline that
+ * has passed makes CTL_TIMEOUT (the data path looks for itself before it acts), one that has moved is waited
+ * for, and with none set CTL_TIMERS_OFF asks to end the watch. So an idle connection costs nothing, and a
+ * busy one an entry every few milliseconds, not one a segment. Deadlines are 32-bit microseconds that wrap.
+ *
+ * A connection the application has given up is looked at now and then as well: it may not wait for its peer
+ * for ever, with its FIN acknowledged (FIN-WAIT-2) or before a closed window.
+ */
+#include <errno.h>
+
+#include "control/state.h"
+
+#define ORPHAN_LOOK_US 15000000u
+#define ORPHAN_MAX_US  60000000u
+#define TIMERS_BATCH   512u
+
+void timer_set(struct control *ctl, struct timer *timer, uint32_t kind, uint32_t index, uint64_t due_us)
+{
+	timer->kind = kind;
+	timer->index = index;
+	wheel_add(&ctl->wheel, &timer->entry, due_us);
+}
+
+void timer_stop(struct control *ctl, struct timer *timer)
+{
+	wheel_cancel(&ctl->wheel, &timer->entry);
+}
+
+/* The earlier of the deadlines that are set, as a 64-bit time; false: there is none. */
+static bool next_deadline(const struct control *ctl, const struct tcp_state *tcp, uint64_t *due_us)
+{
+	uint32_t now = (uint32_t)ctl->now_us;
+	int32_t left = INT32_MAX;
+	uint16_t flags = tcp->flags;
+
+	if (flags & TCPF_RTO_ARMED)
+		left = (int32_t)(tcp->rto_deadline_us - now);
+	if (flags & TCPF_ACK_DELAYED) {
+		int32_t ack = (int32_t)(tcp->ack_deadline_us - now);
+
+		if (ack < left)
+			left = ack;
+	}
+	*due_us = left > 0 ? ctl->now_us + (uint32_t)left : ctl->now_us;
+	return flags & (TCPF_RTO_ARMED | TCPF_ACK_DELAYED);
+}
+
+static void conn_timer_set(struct control *ctl, uint32_t index, uint64_t due_us)
+{
+	timer_set(ctl, &ctl->conns[index].timer, TIMER_CONN, index, due_us);
+}
+
+void timers_watch(struct control *ctl, uint32_t index)
+{
+	struct control_conn *c = &ctl->conns[index];
+	uint64_t due;
+
+	c->flags |= CTLCONN_WATCHED;
+	c->flags &= (uint16_t)~CTLCONN_OFF_ASKED;
+	if (c->flags & CTLCONN_DEAD)
+		return;
+	next_deadline(
+		ctl, &datapath_conn(ctl->dp, index)->tcp, &due); /* none left already: found when it is due */
+	conn_timer_set(ctl, index, due > ctl->now_us ? due : ctl->now_us + TIMER_TICK_US);
+}
+
+void timers_idle(struct control *ctl, uint32_t index)
+{
+	ctl->conns[index].flags &= (uint16_t) ~(CTLCONN_WATCHED | CTLCONN_OFF_ASKED);
+}
+
+void timers_orphan(struct control *ctl, uint32_t index)
+{
+	struct control_conn *c = &ctl->conns[index];
+
+	if (!wheel_pending(&c->timer.entry))
+		conn_timer_set(ctl, index, ctl->now_us + ORPHAN_LOOK_US);
+}
+
+/* True when it was reset. */
+static bool orphan_look(struct control *ctl, uint32_t index, const struct tcp_state *tcp)
+{
+	struct control_conn *c = &ctl->conns[index];
+	bool waits = tcp->phase == TCP_PHASE_FIN_WAIT_2 || tcp->flags & TCPF_PERSIST;
+
+	if (!waits) {
+		c->orphan_since_us = 0;
+		return false;
+	}
+	if (!c->orphan_since_us) {
+		c->orphan_since_us = ctl->now_us;
+		return false;
+	}
+	if (ctl->now_us - c->orphan_since_us < ORPHAN_MAX_US - ORPHAN_LOOK_US)
+		return false;
+	conn_reset(ctl, index, ETIMEDOUT);
+	return true;
+}
+
+static void conn_timer(struct control *ctl, uint32_t index)
+{
+	struct control_conn *c = &ctl->conns[index];
+	const struct tcp_state *tcp = &datapath_conn(ctl->dp, index)->tcp;
+	struct ctl_conn record = {.conn = index};
+	bool set = false;
+	uint64_t due;
+
+	if (c->flags & CTLCONN_DEAD)
+		return;
+	if (c->flags & CTLCONN_RELEASED && orphan_look(ctl, index, tcp))
+		return;
+	if (c->flags & CTLCONN_WATCHED && !(c->flags & CTLCONN_OFF_ASKED)) {
+		set = next_deadline(ctl, tcp, &due);
+		if (!set) {
+			record.type = CTL_TIMERS_OFF;
+			datapath_ctl(ctl->dp, &record, sizeof(record));
+			c->flags |= CTLCONN_OFF_ASKED;
+		} else if (due <= ctl->now_us) {
+			record.type = CTL_TIMEOUT;
+			datapath_ctl(ctl->dp, &record, sizeof(record));
+			due = ctl->now_us +
+			      TIMER_TICK_US; /* by then the data path has set the next deadline */
+		}
+	}
+	if (set)
+		conn_timer_set(ctl, index, due);
+	else if (c->flags & CTLCONN_RELEASED)
+		conn_timer_set(ctl, index, ctl->now_us + ORPHAN_LOOK_US);
+}
+
+unsigned timers_step(struct control *ctl)
+{
+	unsigned n = 0;
+
+	while (n < TIMERS_BATCH && ctl_has_room(ctl)) {
+		struct wheel_entry *entry = wheel_expire(&ctl->wheel, ctl->now_us);
+		struct timer *timer;
+
+		if (!entry)
+			break;
+		timer = container_of(entry, struct timer, entry);
+		n++;
+		COUNT(ctl, timers_fired);
+		switch (timer->kind) {
+		case TIMER_CONN:
+			conn_timer(ctl, timer->index);
+			break;
+		case TIMER_HANDSHAKE:
+			handshake_timer(ctl, timer->index);
+			break;
+		case TIMER_NEIGHBOUR:
+		default:
+			neighbour_timer(ctl, timer->index);
+			break;
+		}
+	}
+	return n;
+}
