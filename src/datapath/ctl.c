@@ -47,6 +47,11 @@ uint32_t datapath_ctl_room(const struct datapath *dp)
 	return record_ring_room((struct record_ring *)&dp->ctl);
 }
 
+bool datapath_ctl_drained(const struct datapath *dp)
+{
+	return record_ring_empty(&dp->ctl);
+}
+
 const void *datapath_exc_peek(struct datapath *dp, uint32_t *len)
 {
 	return record_ring_peek(&dp->exc, len);

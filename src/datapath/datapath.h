@@ -130,6 +130,8 @@ int datapath_ctl_frame(struct datapath *dp, enum ctl_type type, unsigned port, u
 	const void *bytes, uint32_t len);
 /* [control] Bytes of records that surely fit now. */
 uint32_t datapath_ctl_room(const struct datapath *dp);
+/* [control] True when everything queued so far has been carried out. */
+bool datapath_ctl_drained(const struct datapath *dp);
 
 /* What an established connection starts with. Sequence numbers are host order. */
 struct conn_setup {
