@@ -142,6 +142,8 @@ int main(int argc, char **argv)
 	}
 	rc = engine_run(&config, flags.ready_fd, &err);
 	if (rc != 0) {
+		if (strcmp(config.log, "stderr") != 0)
+			log_line(CONFIG_LOG_ERROR, "%s", err.text);
 		fprintf(stderr, "flextoed: %s\n", err.text);
 		return 1;
 	}
