@@ -23,6 +23,7 @@
 #include "control/state.h"
 
 #define GRACE_US   500000u /* for connections that were closed in order */
+#define BEGIN_US  2000u /* for what the application put on its rings just before its end */
 #define DRAIN_US   20000u
 #define TRIM_BATCH 16u
 
@@ -43,7 +44,7 @@ static void app_memory_free(struct app *app)
 		munmap(app->region, app->region_size);
 	if (app->region_fd >= 0)
 		close(app->region_fd);
-	buffers_free(&app->buffers);
+	app_buffers_free(&app->buffers);
 	app->region = NULL;
 	app->region_fd = -1;
 }
@@ -61,9 +62,11 @@ static void context_free(struct context *context)
 void apps_free(struct control *ctl)
 {
 	if (ctl->apps && ctl->contexts) {
-		for (uint32_t i = 0; i < ctl->apps_high; i++)
-			if (ctl->apps[i].state != APP_FREE)
+		for (uint32_t i = 0; i < ctl->apps_high; i++) /* the data path may still use a region: it stays mapped */
+			if (ctl->apps[i].state != APP_FREE) {
+				ctl->apps[i].region = NULL;
 				app_memory_free(&ctl->apps[i]);
+			}
 		for (uint32_t i = 0; i < ctl->contexts_max; i++)
 			if (ctl->contexts[i].used)
 				context_free(&ctl->contexts[i]);
@@ -131,6 +134,8 @@ int app_create(
 	uint32_t i;
 	int r;
 
+	if (ctl->quitting)
+		return -ENOSPC;
 	for (i = 0; i < ctl->apps_max; i++)
 		if (ctl->apps[i].state == APP_FREE)
 			break;
@@ -158,7 +163,7 @@ int app_create(
 		app_memory_free(app);
 		return -ENOMEM;
 	}
-	buffers_init(&app->buffers, app->region_fd, app->region, AREAS_BYTES, app->region_size);
+	app_buffers_init(&app->buffers, app->region_fd, app->region, AREAS_BYTES, app->region_size);
 	app->state = APP_ALIVE;
 	if (i >= ctl->apps_high)
 		ctl->apps_high = i + 1u;
@@ -215,6 +220,7 @@ void app_close(struct control *ctl, struct app *app, bool close_now)
 	app->close_now = close_now;
 	app->pass_done = app->grace_over = false;
 	app->cursor = app->conn_head;
+	app->begin_us = ctl->now_us + (close_now ? 0 : BEGIN_US);
 	app->grace_us = ctl->now_us + GRACE_US;
 	app->next_closing = ctl->apps_closing;
 	ctl->apps_closing = app->number;
@@ -258,6 +264,8 @@ static void app_reset_conns(struct control *ctl, struct app *app)
 {
 	bool grace = !app->close_now && ctl->now_us < app->grace_us;
 
+	if (ctl->now_us < app->begin_us)
+		return;
 	if (app->pass_done && !grace && !app->grace_over) {
 		app->pass_done = false;
 		app->cursor = app->conn_head;
@@ -333,7 +341,7 @@ void apps_step(struct control *ctl)
 	}
 	for (uint32_t i = 0; i < ctl->apps_high; i++)
 		if (ctl->apps[i].state == APP_ALIVE && ctl->apps[i].buffers.warm_bytes > BUFFERS_KEEP_BYTES)
-			buffers_trim(&ctl->apps[i].buffers, TRIM_BATCH);
+			app_buffers_trim(&ctl->apps[i].buffers, TRIM_BATCH);
 }
 
 uint64_t apps_next_us(const struct control *ctl)
@@ -344,6 +352,19 @@ uint64_t apps_next_us(const struct control *ctl)
 		if (ctl->apps[i].state == APP_ALIVE && ctl->apps[i].buffers.warm_bytes > BUFFERS_KEEP_BYTES)
 			return ctl->now_us + TIMER_TICK_US;
 	return UINT64_MAX;
+}
+
+void control_quit(struct control *ctl)
+{
+	ctl->quitting = true;
+	for (uint32_t i = 0; i < ctl->apps_high; i++)
+		app_close(ctl, &ctl->apps[i], true);
+}
+
+bool control_is_quiet(const struct control *ctl)
+{
+	return ctl->apps_closing == INDEX_NONE && ctl->endpoints_closing == INDEX_NONE &&
+		datapath_ctl_drained(ctl->dp);
 }
 
 int control_wake_fd(const struct control *ctl, uint32_t context)

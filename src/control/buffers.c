@@ -14,7 +14,7 @@
 
 #include "control/state.h"
 
-void buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint64_t end)
+void app_buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint64_t end)
 {
 	memset(b, 0, sizeof(*b));
 	b->fd = fd;
@@ -23,7 +23,7 @@ void buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint
 	b->end = end & ~4095ull;
 }
 
-void buffers_free(struct buffers *b)
+void app_buffers_free(struct buffers *b)
 {
 	for (unsigned i = 0; i < BUFFER_CLASSES; i++)
 		free(b->class[i].pages);
@@ -90,7 +90,7 @@ static int class_split(struct buffers *b, unsigned want)
 }
 
 /* page: in units of 4 KiB from the region's start. */
-int buffers_alloc(struct buffers *b, unsigned shift, uint32_t *page)
+int app_buffers_alloc(struct buffers *b, unsigned shift, uint32_t *page)
 {
 	unsigned i = shift - BUFFER_SHIFT_MIN;
 	uint64_t size = 1ull << shift;
@@ -113,7 +113,7 @@ int buffers_alloc(struct buffers *b, unsigned shift, uint32_t *page)
 	return 0;
 }
 
-void buffers_release(struct buffers *b, unsigned shift, uint32_t page)
+void app_buffers_release(struct buffers *b, unsigned shift, uint32_t page)
 {
 	struct buffer_class *class = &b->class[shift - BUFFER_SHIFT_MIN];
 
@@ -130,7 +130,7 @@ static void memory_give_back(struct buffers *b, uint64_t offset, uint64_t size)
 		madvise(b->base + offset, size, MADV_DONTNEED);
 }
 
-unsigned buffers_trim(struct buffers *b, unsigned max)
+unsigned app_buffers_trim(struct buffers *b, unsigned max)
 {
 	unsigned done = 0;
 

@@ -166,11 +166,11 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 	c = conn_alloc(ctl, &index);
 	if (!c)
 		return -ENOBUFS;
-	r = buffers_alloc(&app->buffers, hs->rx_shift, &c->rx_page);
+	r = app_buffers_alloc(&app->buffers, hs->rx_shift, &c->rx_page);
 	if (r == 0) {
-		r = buffers_alloc(&app->buffers, hs->tx_shift, &c->tx_page);
+		r = app_buffers_alloc(&app->buffers, hs->tx_shift, &c->tx_page);
 		if (r < 0)
-			buffers_release(&app->buffers, hs->rx_shift, c->rx_page);
+			app_buffers_release(&app->buffers, hs->rx_shift, c->rx_page);
 	}
 	if (r < 0) {
 		conn_unalloc(ctl, index);
@@ -301,8 +301,8 @@ static void conn_removed(struct control *ctl, uint32_t index)
 		return;
 	queue_del(ctl, index);
 	app_list_del(ctl, app, index);
-	buffers_release(&app->buffers, c->rx_shift, c->rx_page);
-	buffers_release(&app->buffers, c->tx_shift, c->tx_page);
+	app_buffers_release(&app->buffers, c->rx_shift, c->rx_page);
+	app_buffers_release(&app->buffers, c->tx_shift, c->tx_page);
 	conn_unalloc(ctl, index);
 	COUNT(ctl, conns_released);
 }

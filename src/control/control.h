@@ -60,14 +60,23 @@ struct control_config {
 	void (*log)(void *arg, const char *line);
 	void *log_arg;
 	/* For reports that include what the daemon knows (device statistics): called per report, may be NULL.
-	 */
+	   For FLEXTOE_STATUS_STAT_JSON it writes members ("name":value,...) without outer commas or braces. */
 	void (*report_extra)(void *arg, FILE *out, uint32_t what);
 	void *report_arg;
 };
 
 /* 0 and the control plane, or a negative errno and a sentence in err (256 bytes). */
 int control_create(const struct control_config *config, struct control **out, char err[256]);
-/* Resets all connections, frees everything, removes the socket. Poll the data path a few rounds after it. */
+/*
+ * The orderly end: puts every application out and takes no new one. Go on polling control plane and data path
+ * until control_is_quiet() (some milliseconds), so that peers get their RST and regions are withdrawn.
+ */
+void control_quit(struct control *ctl);
+bool control_is_quiet(const struct control *ctl);
+/*
+ * Frees everything and removes the socket. Connections that are still there are reset when the data path is
+ * polled a few rounds after it; regions it may still use then stay mapped until the process ends.
+ */
 void control_destroy(struct control *ctl);
 
 /*

@@ -248,8 +248,10 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 	struct handshake *hs;
 	uint32_t index, old_nxt = old ? old->snd_nxt : 0;
 
-	if (seg->ctl & TCP_RST_) /* first: RST is ignored */
+	if (seg->ctl & TCP_RST_) { /* first: RST is ignored */
+		COUNT(ctl, drop_no_connection);
 		return;
+	}
 	if (seg->ctl & TCP_ACK_ || !ep) { /* second: ACK is answered with RST */
 		if (seg->ctl & TCP_SYN_ && !(seg->ctl & TCP_ACK_))
 			COUNT(ctl, drop_syn_no_listener);

@@ -273,6 +273,7 @@ struct app {
 	uint32_t cursor;	 /* CLOSING: next connection to reset */
 	bool pass_done;		 /* CLOSING: cursor has reached the end */
 	bool grace_over;
+	uint64_t begin_us;       /* CLOSING: not before */
 	uint64_t grace_us; /* CLOSING: until then connections closed in order may finish */
 	uint64_t drained_us;
 	uint32_t next_closing; /* list of those going */
@@ -345,6 +346,7 @@ struct control {
 	struct app *apps;
 	uint32_t apps_max, apps_high;
 	uint32_t apps_closing;
+	bool quitting;
 	struct context *contexts;
 	uint32_t contexts_max;
 
@@ -468,11 +470,11 @@ void timers_idle(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMERS_IDL
 void timers_orphan(struct control *ctl, uint32_t index); /* the application has released it */
 
 /* buffers.c */
-void buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint64_t end);
-void buffers_free(struct buffers *b);
-int buffers_alloc(struct buffers *b, unsigned shift, uint32_t *page);
-void buffers_release(struct buffers *b, unsigned shift, uint32_t page);
-unsigned buffers_trim(
+void app_buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint64_t end);
+void app_buffers_free(struct buffers *b);
+int app_buffers_alloc(struct buffers *b, unsigned shift, uint32_t *page);
+void app_buffers_release(struct buffers *b, unsigned shift, uint32_t page);
+unsigned app_buffers_trim(
 	struct buffers *b, unsigned max); /* gives up to max buffers' memory back; how many it did */
 
 /* applications.c */
