@@ -119,11 +119,11 @@ static void print_result(const struct load_result *r)
 	double per_us = cycles_per_us();
 
 	printf("{\"operations\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"cpu_seconds\":%.6f,\"rate\":%.3f,"
-	       "\"p50_us\":%.3f,\"p99_us\":%.3f,\"p99.9_us\":%.3f}\n",
+	       "\"p50_us\":%.3f,\"p99_us\":%.3f,\"p99.9_us\":%.3f,\"tsc_hz\":%.0f}\n",
 		(unsigned long long)r->operations, (unsigned long long)r->bytes, r->seconds, r->cpu_seconds,
 		(double)r->operations / r->seconds, histogram_quantile(r->latency, 0.5) / per_us,
-		histogram_quantile(r->latency, 0.99) / per_us,
-		histogram_quantile(r->latency, 0.999) / per_us);
+		histogram_quantile(r->latency, 0.99) / per_us, histogram_quantile(r->latency, 0.999) / per_us,
+		per_us * 1e6);
 	fflush(stdout);
 }
 
