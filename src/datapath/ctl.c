@@ -297,7 +297,7 @@ static void region_work(struct datapath *dp, const struct ctl_region *w)
 		dma_flush(dp);
 		wire_flush(dp);
 		for (unsigned p = 0; p < dp->port_count; p++)
-			for (unsigned i = 0; i < dp->ports[p].tx_count; i++) {
+			for (unsigned i = dp->ports[p].tx_first; i < dp->ports[p].tx_count; i++) {
 				struct frame *f = &dp->ports[p].tx[i];
 
 				if (f->frag_count && f->frag[0].data >= r->base &&
@@ -324,7 +324,7 @@ static void send_frame(struct datapath *dp, const struct ctl_frame *w)
 	f->len = w->len;
 	f->flags = 0;
 	f->frag_count = 0;
-	wire_commit(dp, port);
+	wire_commit(port);
 }
 
 unsigned ctl_poll(struct datapath *dp)
@@ -332,7 +332,7 @@ unsigned ctl_poll(struct datapath *dp)
 	unsigned n = 0;
 	uint32_t len;
 
-	while (n < CTL_ROUND) {
+	while (n < CTL_ROUND && !record_ring_empty(&dp->ctl)) {
 		void *record = record_ring_peek(&dp->ctl, &len);
 
 		if (!record)

@@ -67,7 +67,7 @@ void datapath_destroy(struct datapath *dp)
 	for (unsigned p = 0; p < dp->port_count; p++) {
 		struct port *port = &dp->ports[p];
 
-		port->dev->ops->tx_free(port->dev, port->tx, port->tx_count + port->tx_spare);
+		port->dev->ops->tx_free(port->dev, port->tx + port->tx_first, port->tx_ready - port->tx_first);
 	}
 	if (dp->contexts) {
 		for (uint32_t i = 0; i < dp->contexts_max; i++)
@@ -154,7 +154,7 @@ static void answer(struct datapath *dp, struct conn *c)
 	}
 	protocol_ack(&c->tcp, &plan);
 	post_headers(dp, port, c, &plan, frame);
-	wire_commit(dp, port);
+	wire_commit(port);
 	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
 	c->host.segs_out++;
 }
@@ -239,12 +239,14 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 {
 	struct rx_item items[BATCH];
 	unsigned count_items = 0;
+	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < n; i++) {
 		struct rx_item *item = &items[count_items];
 
 		if (i + 2 < n)
 			prefetch(frames[i + 2].data);
+		bytes += frames[i].len;
 		switch (pre_parse(dp, port, &frames[i], item)) {
 		case PRE_SEGMENT:
 			flow_prefetch(&dp->flows, item->hash);
@@ -257,6 +259,8 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 			break;
 		}
 	}
+	count_add(dp, CNT_rx_frames, n);
+	count_add(dp, CNT_rx_bytes, bytes);
 	if (count_items > 1)
 		for (unsigned i = 0; i < count_items; i++) {
 			uint32_t hint = flow_hint(&dp->flows, items[i].hash);
@@ -301,7 +305,7 @@ static bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsign
 		post_headers(dp, port, c, &plan, frame);
 		if (plan.len)
 			dma_transmit(dp, port, c, &plan, frame);
-		wire_commit(dp, port);
+		wire_commit(port);
 		sent += plan.len + 1u;
 		(*frames)++;
 		count(dp, CNT_tx_segments);
@@ -374,7 +378,7 @@ bool datapath_more(const struct datapath *dp)
 	if (dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE || !record_ring_empty(&dp->ctl))
 		return true;
 	for (unsigned p = 0; p < dp->port_count; p++)
-		if (dp->ports[p].tx_count)
+		if (dp->ports[p].tx_first != dp->ports[p].tx_count)
 			return true;
 	return false;
 }

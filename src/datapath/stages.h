@@ -33,9 +33,10 @@ struct port {
 	uint32_t caps;
 	uint32_t mtu;
 	uint32_t tso_bytes;	/* 0: none */
-	struct frame tx[BATCH]; /* built, not yet given to the device */
-	unsigned tx_count;
-	bool tx_spare; /* tx[tx_count] is reserved and empty */
+	/* frames on their way: [tx_first, tx_count) are built, [tx_count, tx_ready) reserved and empty */
+	struct frame tx[2 * BATCH];
+	unsigned tx_first, tx_count, tx_ready;
+	bool tx_dirty; /* the device was given frames since its last flush */
 };
 
 struct context {
@@ -160,8 +161,15 @@ void notify_kick(struct datapath *dp);
 /* ---- wire ---- */
 
 /* An empty frame of the port to build in, or NULL when the device is full. */
-struct frame *wire_reserve(struct datapath *dp, struct port *port);
-void wire_commit(struct datapath *dp, struct port *port);
+struct frame *wire_refill(struct datapath *dp, struct port *port);
+static inline struct frame *wire_reserve(struct datapath *dp, struct port *port)
+{
+	return likely(port->tx_count < port->tx_ready) ? &port->tx[port->tx_count] : wire_refill(dp, port);
+}
+static inline void wire_commit(struct port *port)
+{
+	port->tx_count++;
+}
 /* Gives what was built to the devices. */
 void wire_push(struct datapath *dp, struct port *port);
 void wire_flush(struct datapath *dp);

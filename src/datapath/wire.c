@@ -5,76 +5,75 @@
  */
 #include "datapath/stages.h"
 
-struct frame *wire_reserve(struct datapath *dp, struct port *port)
+/* No reserved frame is left: gets more from the device, if need be after giving it what is built. */
+struct frame *wire_refill(struct datapath *dp, struct port *port)
 {
-	struct frame *f = &port->tx[port->tx_count];
-
-	if (port->tx_spare)
-		return f;
-	if (port->tx_count == BATCH) {
-		wire_push(dp, port);
-		if (port->tx_count == BATCH) {
-			count(dp, CNT_tx_device_full);
-			return NULL;
+	for (unsigned attempt = 0; attempt < 2; attempt++) {
+		if (port->tx_first == port->tx_count && port->tx_count == port->tx_ready) {
+			port->tx_first = port->tx_count = port->tx_ready = 0;
+		} else if (port->tx_first && port->tx_ready + BATCH > ARRAY_SIZE(port->tx)) {
+			memmove(port->tx, port->tx + port->tx_first,
+				(port->tx_ready - port->tx_first) * sizeof(port->tx[0]));
+			port->tx_count -= port->tx_first;
+			port->tx_ready -= port->tx_first;
+			port->tx_first = 0;
 		}
-	}
-	f = &port->tx[port->tx_count];
-	if (port->dev->ops->tx_alloc(port->dev, f, 1) != 1) {
+		if (port->tx_ready + BATCH <= ARRAY_SIZE(port->tx))
+			port->tx_ready += port->dev->ops->tx_alloc(port->dev, &port->tx[port->tx_ready], BATCH);
+		if (port->tx_count < port->tx_ready)
+			return &port->tx[port->tx_count];
 		wire_push(dp, port);
 		port->dev->ops->tx_flush(port->dev);
-		f = &port->tx[port->tx_count];
-		if (port->dev->ops->tx_alloc(port->dev, f, 1) != 1) {
-			count(dp, CNT_tx_device_full);
-			return NULL;
-		}
 	}
-	port->tx_spare = true;
-	return f;
-}
-
-void wire_commit(struct datapath *dp, struct port *port)
-{
-	(void)dp;
-	port->tx_spare = false;
-	port->tx_count++;
+	count(dp, CNT_tx_device_full);
+	return NULL;
 }
 
 void wire_push(struct datapath *dp, struct port *port)
 {
+	unsigned n = port->tx_count - port->tx_first, sent;
+	struct frame *frames = port->tx + port->tx_first;
 	uint64_t bytes = 0;
-	unsigned sent;
 
-	if (!port->tx_count)
+	if (!n)
 		return;
 	dma_flush(dp);
-	for (unsigned i = 0; i < port->tx_count; i++) {
-		struct frame *f = &port->tx[i];
+	for (unsigned i = 0; i < n; i++) {
+		struct frame *f = &frames[i];
 
+		bytes += f->len;
+		if (f->frag_count) {
+			bytes += f->frag[0].len;
+			if (f->frag_count > 1)
+				bytes += f->frag[1].len;
+		}
 		if (unlikely((f->flags & FRAME_CSUM_OFFLOAD) && !(port->caps & DEVICE_TX_CSUM)))
 			post_checksum(f);
 	}
-	sent = port->dev->ops->tx_burst(port->dev, port->tx, port->tx_count);
-	for (unsigned i = 0; i < sent; i++) {
-		bytes += port->tx[i].len;
-		for (unsigned k = 0; k < port->tx[i].frag_count; k++)
-			bytes += port->tx[i].frag[k].len;
-	}
+	sent = port->dev->ops->tx_burst(port->dev, frames, n);
+	port->tx_first += sent;
+	port->tx_dirty = true;
 	count_add(dp, CNT_tx_frames, sent);
-	count_add(dp, CNT_tx_bytes, bytes);
-	if (unlikely(sent < port->tx_count)) {
+	if (unlikely(sent < n)) {
+		for (unsigned i = sent; i < n; i++) {
+			bytes -= frames[i].len;
+			for (unsigned k = 0; k < frames[i].frag_count; k++)
+				bytes -= frames[i].frag[k].len;
+		}
 		count(dp, CNT_tx_device_full);
 	}
-	/* what was not taken moves up, and so does the spare one */
-	if (sent < port->tx_count || port->tx_spare)
-		memmove(port->tx, port->tx + sent,
-			(port->tx_count - sent + port->tx_spare) * sizeof(port->tx[0]));
-	port->tx_count -= sent;
+	count_add(dp, CNT_tx_bytes, bytes);
 }
 
 void wire_flush(struct datapath *dp)
 {
 	for (unsigned i = 0; i < dp->port_count; i++) {
-		wire_push(dp, &dp->ports[i]);
-		dp->ports[i].dev->ops->tx_flush(dp->ports[i].dev);
+		struct port *port = &dp->ports[i];
+
+		wire_push(dp, port);
+		if (port->tx_dirty) {
+			port->tx_dirty = false;
+			port->dev->ops->tx_flush(port->dev);
+		}
 	}
 }
