@@ -3,11 +3,13 @@
 #include "bench/bench.h"
 #include "core/platform.h"
 
-extern const struct bench bench_rpc, bench_memcached, bench_bulk, bench_connrate, bench_footprint;
+extern const struct bench bench_datapath, bench_engine, bench_rpc, bench_memcached, bench_bulk, bench_connrate, bench_footprint;
 
 const struct bench *const bench_list[] = {
+	&bench_datapath,
 	&bench_rpc,
 	&bench_memcached,
+	&bench_engine,
 	&bench_bulk,
 	&bench_connrate,
 	&bench_footprint,
