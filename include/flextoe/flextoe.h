@@ -30,6 +30,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 #define FLEXTOE_SOCKET_DEFAULT "/run/flextoe.sock" /* or what the environment's FLEXTOE_SOCKET names */
 
 struct flextoe;
@@ -68,6 +70,11 @@ struct flextoe_event {
 	struct flextoe_conn *conn;
 	void *opaque; /* of conn, or else of listener */
 };
+
+/*
+ * Several events of one flextoe_poll() may be for one connection. After a connection is closed, its later ones
+ * in the same array are to be skipped: until the next flextoe_poll(), flextoe_conn_opaque() of it is NULL.
+ */
 
 /* Collects up to max events; 0 when there is nothing new. Also flushes what the calls below have queued. */
 int flextoe_poll(struct flextoe_context *ctx, struct flextoe_event *events, int max);
@@ -119,6 +126,8 @@ void flextoe_conn_close(struct flextoe_conn *conn);
 void flextoe_conn_abort(struct flextoe_conn *conn);
 /* on: send small segments at once (TCP_NODELAY); it is on to begin with. */
 int flextoe_conn_nodelay(struct flextoe_conn *conn, int on);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }
