@@ -23,7 +23,7 @@
 #include "control/state.h"
 
 #define GRACE_US   500000u /* for connections that were closed in order */
-#define BEGIN_US  2000u /* for what the application put on its rings just before its end */
+#define BEGIN_US   2000u   /* for what the application put on its rings just before its end */
 #define DRAIN_US   20000u
 #define TRIM_BATCH 16u
 
@@ -62,7 +62,8 @@ static void context_free(struct context *context)
 void apps_free(struct control *ctl)
 {
 	if (ctl->apps && ctl->contexts) {
-		for (uint32_t i = 0; i < ctl->apps_high; i++) /* the data path may still use a region: it stays mapped */
+		for (uint32_t i = 0; i < ctl->apps_high;
+			i++) /* the data path may still use a region: it stays mapped */
 			if (ctl->apps[i].state != APP_FREE) {
 				ctl->apps[i].region = NULL;
 				app_memory_free(&ctl->apps[i]);
@@ -364,7 +365,7 @@ void control_quit(struct control *ctl)
 bool control_is_quiet(const struct control *ctl)
 {
 	return ctl->apps_closing == INDEX_NONE && ctl->endpoints_closing == INDEX_NONE &&
-		datapath_ctl_drained(ctl->dp);
+	       datapath_ctl_drained(ctl->dp);
 }
 
 int control_wake_fd(const struct control *ctl, uint32_t context)

@@ -273,7 +273,7 @@ struct app {
 	uint32_t cursor;	 /* CLOSING: next connection to reset */
 	bool pass_done;		 /* CLOSING: cursor has reached the end */
 	bool grace_over;
-	uint64_t begin_us;       /* CLOSING: not before */
+	uint64_t begin_us; /* CLOSING: not before */
 	uint64_t grace_us; /* CLOSING: until then connections closed in order may finish */
 	uint64_t drained_us;
 	uint32_t next_closing; /* list of those going */

@@ -137,9 +137,11 @@ void time_wait_segment(struct control *ctl, uint32_t index, const struct segment
 	bool stale =
 		tw->timestamps && seg->options.has_timestamps && seq_lt(seg->options.tsval, tw->ts_recent);
 
-	if (seg->ctl &
-		TCP_RST_) /* Not RFC 9293 3.10.7.4, second: RFC 1337 ignores it, it may be an old one */
+	/* Not RFC 9293 3.10.7.4, second: RFC 1337 ignores a RST here, it may be an old one. */
+	if (seg->ctl & TCP_RST_) {
+		COUNT(ctl, drop_time_wait);
 		return;
+	}
 	if ((seg->ctl & (TCP_SYN_ | TCP_ACK_ | TCP_FIN_)) == TCP_SYN_ && syn_is_newer(tw, seg)) {
 		struct time_wait old = *tw;
 
@@ -148,10 +150,11 @@ void time_wait_segment(struct control *ctl, uint32_t index, const struct segment
 		handshake_listen(ctl, seg, &old);
 		return;
 	}
-	/* A bare ACK where it is expected ends here, so that two such ends cannot answer each other for ever.
-	 */
-	if (!segment_len(seg) && seg->seq == tw->rcv_nxt)
+	/* A bare ACK where it is expected ends here: two such ends must not answer each other for ever. */
+	if (!segment_len(seg) && seg->seq == tw->rcv_nxt) {
+		COUNT(ctl, drop_time_wait);
 		return;
+	}
 	if (seg->ctl & TCP_FIN_ && !stale) { /* eighth: the peer's FIN again: the wait begins anew */
 		queue_unlink(ctl, index);
 		queue_append(ctl, index);
