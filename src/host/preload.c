@@ -3,6 +3,8 @@
  * The names of libc that applications call: each looks whether its descriptor is ours, and forwards to our
  * function or to libc's. Nothing else happens here, but for errno, which is set here alone.
  */
+#undef _FILE_OFFSET_BITS /* it would rename fcntl() to fcntl64() and so on: here both are defined */
+#undef _TIME_BITS
 #include "host/posix.h"
 
 #include <dlfcn.h>
