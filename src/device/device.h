@@ -102,7 +102,11 @@ struct device_error {
 	char text[256];
 };
 
-/* Every open function returns 0 and the device, or a negative errno and the reason in words in err. */
+/*
+ * Every open function returns 0 and the device, or a negative errno and the reason in words in err.
+ * afxdp_open() and dpdk_open() that return 0 leave in err what the device has to do without ("no native XDP
+ * here, ..."), for the log; empty when there is nothing to say.
+ */
 
 struct tap_config {
 	const char *name;  /* of the interface to make or attach to; NULL or "": the kernel picks ("tap%d") */
