@@ -64,7 +64,8 @@ static int child_measure(const char *name, double *instructions)
 	if (collected)
 		total = strtoull(collected + 12, NULL, 10);
 	if (!total || !segments) {
-		fprintf(stderr, "bench datapath: valgrind gave no count for %s: is the package valgrind installed?\n",
+		fprintf(stderr,
+			"bench datapath: valgrind gave no count for %s: is the package valgrind installed?\n",
 			name);
 		return -EIO;
 	}
@@ -90,7 +91,8 @@ static int run(struct bench_run *run)
 			bench_add(run, name, "instructions", "per segment", v, kinds[i].bar);
 		}
 	snprintf(run->note, sizeof(run->note),
-		"Instructions inside datapath_poll(), copies included, one segment a round (32 with -10k). The baseline "
+		"Instructions inside datapath_poll(), copies included, one segment a round (32 with -10k). "
+		"The baseline "
 		"is the bar of the project, not kernel TCP.");
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * ft-datapath CASE: what `flextoe bench datapath` runs under callgrind, which counts inside datapath_measured()
- * alone. One thread, no device, no clock.
+ * ft-datapath CASE: what `flextoe bench datapath` runs under callgrind, which counts inside
+ * datapath_measured() alone. One thread, no device, no clock.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -44,8 +44,8 @@ static void acknowledge(struct rig *rig, uint32_t conn, const struct progress *p
 }
 
 /* One round of `batch` connections from `first` on. */
-static void round_run(struct rig *rig, const struct kind *k, struct progress *progress, uint32_t first, uint32_t batch,
-	uint8_t (*rooms)[2048])
+static void round_run(struct rig *rig, const struct kind *k, struct progress *progress, uint32_t first,
+	uint32_t batch, uint8_t (*rooms)[2048])
 {
 	static const uint8_t payload[1448];
 
@@ -77,7 +77,9 @@ static void round_run(struct rig *rig, const struct kind *k, struct progress *pr
 		struct progress *p = &progress[first + i];
 
 		rig_rx(rig, rooms[i],
-			rig_segment(rig, first + i, p->rx, p->tx, TCP_ACK_ | TCP_PSH_, payload, k->rx_len, rooms[i]), FRAME_CSUM_GOOD);
+			rig_segment(rig, first + i, p->rx, p->tx, TCP_ACK_ | TCP_PSH_, payload, k->rx_len,
+				rooms[i]),
+			FRAME_CSUM_GOOD);
 		p->rx += k->rx_len;
 	}
 	if (k->tx_len) { /* RPC: the request comes in; then the application consumes it and answers */

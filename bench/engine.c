@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * `flextoe bench engine`: 64-byte echo between two engines over a memory link, one core a side. Each side is one
- * thread that runs its data path, its control plane and its application (native interface) in turns, as on a
- * machine where they share a core. The baseline is kernel TCP: the same echo over veth in the same run, the
- * server on one core and the client on the other.
+ * `flextoe bench engine`: 64-byte echo between two engines over a memory link, one core a side. Each side is
+ * one thread that runs its data path, its control plane and its application (native interface) in turns, as
+ * on a machine where they share a core. The baseline is kernel TCP: the same echo over veth in the same run,
+ * the server on one core and the client on the other.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -82,7 +82,8 @@ static int side_open(struct side *s, struct device *dev, const char *addr)
 		.doorbell_fd = -1,
 		.log = side_log};
 	struct control_app_info info;
-	struct flextoe_memory memory = {.conns_max = CONNS_ROOM, .contexts_max = 4, .context_open = side_context, .arg = s};
+	struct flextoe_memory memory = {
+		.conns_max = CONNS_ROOM, .contexts_max = 4, .context_open = side_context, .arg = s};
 	int err;
 
 	s->copy = copy_memcpy_create(dc.apps_max);
@@ -246,7 +247,8 @@ static void *side_main(void *arg)
 /* Operations per second of one run. */
 static int engine_measure(const struct engine_case *c, double warmup_s, double seconds, double *rate)
 {
-	struct link_config lc = {.slots = 1024, .mtu = 1500, .mac_a = {2, 0, 0, 0, 0, 1}, .mac_b = {2, 0, 0, 0, 0, 2}};
+	struct link_config lc = {
+		.slots = 1024, .mtu = 1500, .mac_a = {2, 0, 0, 0, 0, 1}, .mac_b = {2, 0, 0, 0, 0, 2}};
 	struct side server = {.server = true, .cpu = 0, .what = c}, client = {.cpu = 1, .what = c};
 	struct device *a = NULL, *b = NULL;
 	struct device_error derr = {""};
@@ -303,8 +305,8 @@ static int engine_measure(const struct engine_case *c, double warmup_s, double s
 
 static int engine_run(struct bench_run *run)
 {
-	static const struct engine_case cases[] = {{"256x1", 256, 1}, {"256x16", 256, 16}, {"1x1", 1, 1}, {"16x1", 16, 1},
-		{"16x16", 16, 16}};
+	static const struct engine_case cases[] = {
+		{"256x1", 256, 1}, {"256x16", 256, 16}, {"1x1", 1, 1}, {"16x1", 16, 1}, {"16x16", 16, 16}};
 	unsigned repetitions = run->repetitions ? run->repetitions : 3;
 	double seconds = run->seconds > 0 ? run->seconds : 1.0;
 	struct lab_child *server = NULL;
@@ -315,7 +317,8 @@ static int engine_run(struct bench_run *run)
 	if (repetitions > 15)
 		repetitions = 15;
 	if (!err && bench_program("ft-echo", program, sizeof(program)))
-		server = lab_serve(&lab, LAB_KERNEL, (const char *const[]){program, "--listen", "ADDR:7000", NULL}, PORT);
+		server = lab_serve(&lab, LAB_KERNEL,
+			(const char *const[]){program, "--listen", "ADDR:7000", NULL}, PORT);
 	if (!err && !server)
 		err = -EIO;
 	for (unsigned i = 0; i < ARRAY_SIZE(cases) && !err; i++) {
@@ -340,15 +343,17 @@ static int engine_run(struct bench_run *run)
 			kernel_rates[r] = err ? 0 : f.rate;
 		}
 		if (!err)
-			bench_add(run, cases[i].name, "throughput", "operations/s", bench_median(rates, repetitions),
-				bench_median(kernel_rates, repetitions));
+			bench_add(run, cases[i].name, "throughput", "operations/s",
+				bench_median(rates, repetitions), bench_median(kernel_rates, repetitions));
 	}
 	lab_close(&lab);
 	snprintf(run->note, sizeof(run->note),
-		"value: two engines over a memory link, engine and application of a side in one thread on one core.\n"
+		"value: two engines over a memory link, engine and application of a side in one thread on "
+		"one core.\n"
 		"baseline: kernel TCP over veth, server and client on a core each, in the same run.");
 	return err;
 }
 
 extern const struct bench bench_engine;
-const struct bench bench_engine = {"engine", "64-byte echo between two engines over a memory link", engine_run};
+const struct bench bench_engine = {
+	"engine", "64-byte echo between two engines over a memory link", engine_run};

@@ -9,8 +9,8 @@
 
 #include "core/checksum.h"
 
-#define PEER_ISN 1000000u
-#define OUR_ISN  2000000u
+#define PEER_ISN   1000000u
+#define OUR_ISN	   2000000u
 #define AREA_BYTES ((sizeof(struct flextoe_context_area) + 4095u) & ~(size_t)4095u)
 
 static unsigned rig_rx_burst(struct device *dev, struct frame *frames, unsigned n)
@@ -127,8 +127,8 @@ int rig_open(struct rig *rig, uint32_t conns, uint8_t buffer_shift, uint32_t cap
 	rig->buffer_shift = buffer_shift;
 	rig->now_us = 5000000;
 	rig->region_size = AREA_BYTES + ((uint64_t)conns << (buffer_shift + 1));
-	rig->region = mmap(NULL, rig->region_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		-1, 0);
+	rig->region = mmap(NULL, rig->region_size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (rig->region == MAP_FAILED)
 		return -ENOMEM;
 	rig->area = (struct flextoe_context_area *)rig->region;
@@ -139,7 +139,8 @@ int rig_open(struct rig *rig, uint32_t conns, uint8_t buffer_shift, uint32_t cap
 		.mac = {2, 0, 0, 0, 0, 1},
 		.wait_fd = -1};
 	rig->device.tx_limit = RIG_FRAMES;
-	rig->device.tx_room = aligned_alloc(64, (size_t)RIG_FRAMES * RIG_FRAME_ROOM + 64 - RIG_FRAMES * RIG_FRAME_ROOM % 64);
+	rig->device.tx_room = aligned_alloc(
+		64, (size_t)RIG_FRAMES * RIG_FRAME_ROOM + 64 - RIG_FRAMES * RIG_FRAME_ROOM % 64);
 	rig->copy = copy_memcpy_create(2);
 	config.copy = rig->copy;
 	config.kick = rig_kick;
@@ -211,7 +212,8 @@ uint32_t rig_segment(const struct rig *rig, uint32_t conn, uint32_t seq_off, uin
 void rig_rx(struct rig *rig, uint8_t *frame, uint32_t len, uint16_t flags)
 {
 	if (rig->device.rx_count < RIG_FRAMES)
-		rig->device.rx[rig->device.rx_count++] = (struct frame){.data = frame, .len = len, .flags = flags};
+		rig->device.rx[rig->device.rx_count++] =
+			(struct frame){.data = frame, .len = len, .flags = flags};
 }
 
 unsigned rig_poll(struct rig *rig)
@@ -228,8 +230,11 @@ void rig_update(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_ta
 {
 	struct flextoe_hc *slot = &rig->area->hc[rig->hc_pos & (FLEXTOE_HC_SLOTS - 1u)];
 
-	slot->update = (struct flextoe_hc_update){
-		.conn = conn, .tx_head = tx_head, .rx_tail = rx_tail, .flags = flags, .type = FLEXTOE_HC_UPDATE};
+	slot->update = (struct flextoe_hc_update){.conn = conn,
+		.tx_head = tx_head,
+		.rx_tail = rx_tail,
+		.flags = flags,
+		.type = FLEXTOE_HC_UPDATE};
 	store_release8(&slot->mark, flextoe_mark(rig->hc_pos, FLEXTOE_HC_SLOTS));
 	rig->hc_pos++;
 }

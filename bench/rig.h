@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A data path without anything around it: no real device, no control plane, no other thread. The rig plays the
- * wire (frames in memory), the application (its region and rings) and the control plane. Used by the unit test
- * of the pipeline and by `flextoe bench datapath`.
+ * A data path without anything around it: no real device, no control plane, no other thread. The rig plays
+ * the wire (frames in memory), the application (its region and rings) and the control plane. Used by the unit
+ * test of the pipeline and by `flextoe bench datapath`.
  */
 #ifndef BENCH_RIG_H
 #define BENCH_RIG_H
 
 #include "datapath/datapath.h"
 
-#define RIG_FRAMES 64u   /* in one round, each direction */
+#define RIG_FRAMES     64u /* in one round, each direction */
 #define RIG_FRAME_ROOM 70000u
 
 struct rig_device {
@@ -42,7 +42,8 @@ struct rig {
 int rig_open(struct rig *rig, uint32_t conns, uint8_t buffer_shift, uint32_t caps);
 void rig_close(struct rig *rig);
 
-/* The peer's ISN is 1000000 + i, ours 2000000 + i. Lays a segment into `room` and returns its frame's length. */
+/* The peer's ISN is 1000000 + i, ours 2000000 + i. Lays a segment into `room` and returns its frame's length.
+ */
 uint32_t rig_segment(const struct rig *rig, uint32_t conn, uint32_t seq_off, uint32_t ack_off, uint8_t flags,
 	const void *payload, uint32_t len, uint8_t *room);
 /* Gives a frame to the next round. */

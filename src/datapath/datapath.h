@@ -163,8 +163,8 @@ void datapath_conn_prepare(
 
 enum exc_type {
 	EXC_FRAME = 1,	    /* exc_frame: a frame for nobody in the flow table, checked up to its IP header's
-			       length;      Ethernet padding cut off. TCP frames have had their TCP checksum and header
-			       length checked */
+			       length;      Ethernet padding cut off. TCP frames have had their TCP checksum and
+			       header      length checked */
 	EXC_CONN,	    /* exc_conn: events of a connection; never lost */
 	EXC_HC,		    /* exc_hc: BIND, LISTEN, CONNECT, UNBIND; never lost */
 	EXC_CONTEXT_BROKEN, /* exc_broken: the application broke the rules; never lost */

@@ -67,7 +67,8 @@ void datapath_destroy(struct datapath *dp)
 	for (unsigned p = 0; p < dp->port_count; p++) {
 		struct port *port = &dp->ports[p];
 
-		port->dev->ops->tx_free(port->dev, port->tx + port->tx_first, port->tx_ready - port->tx_first);
+		port->dev->ops->tx_free(
+			port->dev, port->tx + port->tx_first, port->tx_ready - port->tx_first);
 	}
 	if (dp->contexts) {
 		for (uint32_t i = 0; i < dp->contexts_max; i++)

@@ -18,8 +18,9 @@
 #include "datapath/reassembly.h"
 
 #define RTO_INITIAL_US 1000000u /* RFC 6298 2.1 */
-#define RTO_MIN_US     200000u /* Not RFC 6298 2.4 (1 s): as Linux does, data-centre round trips are far below \
-				*/
+#define RTO_MIN_US                                                                                           \
+	200000u /* Not RFC 6298 2.4 (1 s): as Linux does, data-centre round trips are far below              \
+		 */
 #define RTO_MAX_US	     60000000u /* RFC 6298 2.5: at least 60 s */
 #define ACK_DELAY_US	     40000u    /* RFC 9293 3.8.6.3: below 500 ms; as Linux's minimum */
 #define PROTOCOL_RETRIES_MAX 15u /* RFC 9293 3.8.3 R2: at least 100 s; with these RTOs over ten minutes */

@@ -32,7 +32,7 @@ struct port {
 	uint8_t mac[6];
 	uint32_t caps;
 	uint32_t mtu;
-	uint32_t tso_bytes;	/* 0: none */
+	uint32_t tso_bytes; /* 0: none */
 	/* frames on their way: [tx_first, tx_count) are built, [tx_count, tx_ready) reserved and empty */
 	struct frame tx[2 * BATCH];
 	unsigned tx_first, tx_count, tx_ready;

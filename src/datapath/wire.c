@@ -19,7 +19,8 @@ struct frame *wire_refill(struct datapath *dp, struct port *port)
 			port->tx_first = 0;
 		}
 		if (port->tx_ready + BATCH <= ARRAY_SIZE(port->tx))
-			port->tx_ready += port->dev->ops->tx_alloc(port->dev, &port->tx[port->tx_ready], BATCH);
+			port->tx_ready +=
+				port->dev->ops->tx_alloc(port->dev, &port->tx[port->tx_ready], BATCH);
 		if (port->tx_count < port->tx_ready)
 			return &port->tx[port->tx_count];
 		wire_push(dp, port);
