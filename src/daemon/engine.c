@@ -219,7 +219,7 @@ static void engine_report(void *arg, FILE *out, uint32_t what)
 		what != FLEXTOE_STATUS_PROMETHEUS)
 		return;
 	if (what == FLEXTOE_STATUS_STAT_JSON)
-		fputs(",\"devices\":[", out);
+		fputs("\"devices\":[", out);
 	for (unsigned i = 0; i < e->ports.count; i++) {
 		struct device *dev = e->ports.device[i];
 		struct device_stats s = {0};
