@@ -194,6 +194,8 @@ static void engine_loop(struct engine *e)
 			sockets = side_look(e);
 			side_us = now_us;
 			side = false;
+			if (e->stop)
+				break;
 		}
 		work = datapath_poll(e->dp, now_us);
 		work += control_poll(e->ctl, now_us, sockets);
