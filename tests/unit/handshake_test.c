@@ -632,7 +632,7 @@ static void no_route_and_bad_requests(void **state)
 
 static void icmp_ends_an_attempt(void **state)
 {
-	uint8_t f[14 + 20 + 8 + 28] = {0};
+	uint8_t f[14 + 20 + 8 + 20 + 20] = {0}; /* 8 bytes of the TCP header are sent */
 	struct ipv4_hdr *ip = (void *)(f + 14), *quoted = (void *)(f + 42);
 	struct tcp_hdr *tcp = (void *)(f + 62);
 
@@ -659,7 +659,7 @@ static void icmp_ends_an_attempt(void **state)
 		sum = ~((sum & 0xffff) + (sum >> 16));
 		f[36] = (uint8_t)(sum >> 8);
 		f[37] = (uint8_t)sum;
-		fake_frame(dp, 0, f, sizeof(f));
+		fake_frame(dp, 0, f, 70);
 		poll_at(0);
 		if (!good)
 			nothing(); /* forged: not the number in flight */
