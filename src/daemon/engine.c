@@ -203,7 +203,7 @@ static void engine_loop(struct engine *e)
 			busy_us = now_us;
 			continue;
 		}
-		if (may_sleep && !e->stop && now_us - busy_us >= e->spin_us)
+		if (may_sleep && now_us - busy_us >= e->spin_us)
 			side = engine_sleep(e);
 		else if (idle == CONFIG_IDLE_YIELD)
 			sched_yield();
