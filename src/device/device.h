@@ -117,6 +117,7 @@ struct tap_config {
 	uint32_t mtu;	       /* 0: 1500 */
 	uint8_t mac[6];	       /* our end's address; all 0: a random local one */
 	bool offload;	       /* TSO4 and checksum offload, both directions */
+	bool plain_io;	       /* one system call a frame, also where io_uring is to be had */
 };
 int tap_open(const struct tap_config *config, struct device **out, struct device_error *err);
 

@@ -5,16 +5,16 @@
  * ways, so that super-frames of 64 KiB cross whole.
  *
  * Called by the one thread that polls the device. One read or write moves one frame and is a system call of
- * about 2,000 cycles, so what counts is how many of them we make: a burst ends at the first "nothing there",
- * and stops where the last bursts ended rather than ask once more (burst_limit). tap_open.c makes and
- * configures the interface. Nothing here blocks.
+ * about 2,000 cycles, so what counts is how many of them we make. tap_uring.c moves many frames with one call
+ * where io_uring is to be had; else a burst ends at the first "nothing there", and stops where the last
+ * bursts ended rather than ask once more (burst_limit). tap_open.c makes and configures the interface.
+ * Nothing here blocks.
  */
 #include "device/tap.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 static uint8_t *frame_start(const struct buffers *buffers, uint32_t index)
@@ -46,12 +46,39 @@ static bool frame_from_buffer(struct tap *tap, uint32_t index, size_t len, struc
 	return true;
 }
 
+static unsigned uring_rx_burst(struct tap *tap, struct frame *frames, unsigned n)
+{
+	uint32_t buffers[TAP_URING_BURST], lens[TAP_URING_BURST];
+	unsigned count = tap_uring_rx(tap, buffers, lens, n < TAP_URING_BURST ? n : TAP_URING_BURST), got = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (!frame_from_buffer(tap, buffers[i], lens[i], &frames[got])) {
+			buffers_put(&tap->rx, buffers[i]);
+			tap->stats.rx_errors++;
+			continue;
+		}
+		prefetch(frames[got].data);
+		tap->stats.rx_bytes += frames[got].len;
+		got++;
+	}
+	tap->stats.rx_frames += got;
+	if (unlikely(tap_uring_broken(tap)))
+		tap_uring_stop(tap);
+	return got;
+}
+
 static unsigned tap_rx_burst(struct device *dev, struct frame *frames, unsigned n)
 {
 	struct tap *tap = container_of(dev, struct tap, dev);
 	unsigned limit = n < tap->burst_limit ? n : tap->burst_limit;
 	unsigned got = 0;
 
+	if (unlikely(tap->uring_wanted)) {
+		tap->uring_wanted = false;
+		tap_uring_start(tap);
+	}
+	if (likely(tap->uring))
+		return uring_rx_burst(tap, frames, n);
 	while (got < limit && tap->rx.free_count) {
 		uint32_t index = buffers_get(&tap->rx);
 		ssize_t len = read(tap->fd, frame_start(&tap->rx, index) - TAP_HEADER_BYTES,
@@ -156,6 +183,11 @@ static unsigned tap_tx_burst(struct device *dev, struct frame *frames, unsigned 
 				(struct iovec){(void *)(uintptr_t)frame->frag[i].data, frame->frag[i].len};
 			total += frame->frag[i].len;
 		}
+		if (tap->uring) {
+			tap_uring_tx(tap, (uint32_t)frame->cookie, iov, pieces, (uint32_t)total);
+			done++;
+			continue;
+		}
 		sent = pieces == 1 ? write(tap->fd, start, total) : writev(tap->fd, iov, (int)pieces);
 		if (sent < 0 && errno == EINTR)
 			continue;
@@ -175,14 +207,21 @@ static unsigned tap_tx_burst(struct device *dev, struct frame *frames, unsigned 
 
 static void tap_tx_flush(struct device *dev)
 {
-	(void)dev; /* each write was sent at once */
+	struct tap *tap = container_of(dev, struct tap, dev);
+
+	if (!tap->uring)
+		return; /* each write was sent at once */
+	tap_uring_tx_flush(tap);
+	if (unlikely(tap_uring_broken(tap)))
+		tap_uring_stop(tap);
 }
 
-/* The file descriptor is readable as long as a frame waits: nothing to arm, nothing to miss. */
+/* The file descriptor is readable as long as a frame waits in the kernel: nothing to arm, nothing to miss. */
 static bool tap_wait_begin(struct device *dev)
 {
-	(void)dev;
-	return false;
+	struct tap *tap = container_of(dev, struct tap, dev);
+
+	return tap->uring && tap_uring_rx_waiting(tap);
 }
 
 static void tap_wait_end(struct device *dev)
@@ -199,6 +238,7 @@ static void tap_close(struct device *dev)
 {
 	struct tap *tap = container_of(dev, struct tap, dev);
 
+	tap_uring_stop(tap);
 	if (tap->fd >= 0)
 		close(tap->fd);
 	buffers_destroy(&tap->rx);

@@ -216,6 +216,7 @@ int tap_open(const struct tap_config *config, struct device **out, struct device
 	tap->dev.ops = &tap_ops;
 	tap->fd = -1;
 	tap->burst_limit = 1;
+	tap->uring_wanted = !config->plain_io;
 	tap->dev.mtu = mtu;
 	tap->dev.caps = DEVICE_TX_GATHER;
 	if (config->offload) {
