@@ -362,7 +362,7 @@ struct lab_child *lab_serve(struct lab *lab, enum lab_side side, const char *con
 		words[n++] = "run";
 		words[n++] = "--";
 	}
-	for (i = 0; argv[i] && i < LAB_ARGS; i++) {
+	for (i = 0; i < LAB_ARGS && argv[i]; i++) {
 		const char *a = strstr(argv[i], "ADDR");
 
 		words[n] = argv[i];
