@@ -18,10 +18,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
-#define MTU_MIN 576u   /* RFC 791: every host takes this much */
-#define MTU_MAX 65521u /* the kernel's limit for a tap: 65,535 less the Ethernet header */
+#define MTU_MIN	     576u   /* RFC 791: every host takes this much */
+#define MTU_MAX	     65521u /* the kernel's limit for a tap: 65,535 less the Ethernet header */
+#define ATTACH_TRIES 50	    /* of 10 ms */
 
 struct tap_job {
 	const struct tap_config *config;
@@ -56,6 +58,7 @@ static int tap_attach(struct tap *tap, const struct tap_config *config, struct d
 {
 	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
 	const char *name = config->name ? config->name : "";
+	const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
 	int header = TAP_HEADER_BYTES, fd, error;
 
 	if (strlen(name) >= IFNAMSIZ)
@@ -65,8 +68,11 @@ static int tap_attach(struct tap *tap, const struct tap_config *config, struct d
 	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return device_fail(err, -errno, "cannot open /dev/net/tun: %s", strerror(errno));
-	if (ioctl(fd, TUNSETIFF, &ifr)) {
-		error = -errno;
+	/* A tap closed a moment ago by a thread other than its poller is released a little later. */
+	for (unsigned tries = 0;
+		(error = ioctl(fd, TUNSETIFF, &ifr) ? -errno : 0) == -EBUSY && tries < ATTACH_TRIES; tries++)
+		nanosleep(&pause, NULL);
+	if (error) {
 		close(fd);
 		return device_fail(err, error, "cannot make or attach to tap interface \"%s\": %s%s",
 			ifr.ifr_name, strerror(-error),

@@ -29,9 +29,10 @@
 #define RX_RING		  64u
 #define RX_SUPPLY                                                                                            \
 	32u /* buffers on offer; few, because the kernel uses them in turn and few stay in the cache */
-#define TX_PENDING   64u
-#define COOKIE_RX    UINT64_MAX
-#define SUBMIT_TRIES 64u
+#define TX_PENDING    64u
+#define COOKIE_RX     UINT64_MAX
+#define COOKIE_CANCEL (UINT64_MAX - 1)
+#define SUBMIT_TRIES  64u
 
 struct pending {
 	uint32_t buffer;
@@ -91,7 +92,8 @@ static void rx_complete(struct tap *tap, struct tap_uring *uring, const struct i
 		}
 	}
 	/* ENOBUFS: the supply ran out; the read starts again with the next. EAGAIN, EINTR: again as well. */
-	if (cqe->res < 0 && cqe->res != -ENOBUFS && cqe->res != -EAGAIN && cqe->res != -EINTR) {
+	if (cqe->res < 0 && cqe->res != -ENOBUFS && cqe->res != -EAGAIN && cqe->res != -EINTR &&
+		cqe->res != -ECANCELED) {
 		tap->stats.rx_errors++;
 		uring->broken = true;
 	}
@@ -134,14 +136,14 @@ static bool kernel_has_work(const struct tap_uring *uring)
 	return IO_URING_READ_ONCE(*uring->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
-static void read_arm(struct tap_uring *uring)
+static void read_arm(struct tap *tap, struct tap_uring *uring)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
 
 	if (!sqe)
 		return;
-	io_uring_prep_rw(OP_READ_MULTISHOT, sqe, 0, NULL, 0, (uint64_t)-1);
-	sqe->flags = IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	io_uring_prep_rw(OP_READ_MULTISHOT, sqe, tap->fd, NULL, 0, (uint64_t)-1);
+	sqe->flags = IOSQE_BUFFER_SELECT;
 	sqe->buf_group = 0;
 	sqe->user_data = COOKIE_RX;
 	uring->armed = true;
@@ -164,7 +166,7 @@ unsigned tap_uring_rx(struct tap *tap, uint32_t *buffers, uint32_t *lens, unsign
 	if (uring->ready_count < n) {
 		supply_fill(tap, uring);
 		if (!uring->armed && uring->supplied) {
-			read_arm(uring);
+			read_arm(tap, uring);
 			enter(tap, uring);
 		} else if (kernel_has_work(uring)) {
 			enter(tap, uring);
@@ -210,9 +212,8 @@ void tap_uring_tx_flush(struct tap *tap)
 		struct io_uring_sqe *sqe =
 			io_uring_get_sqe(&uring->ring); /* there are more than TX_PENDING */
 
-		io_uring_prep_writev2(
-			sqe, 0, uring->pending[i].iov, uring->pending[i].pieces, (uint64_t)-1, RWF_NOWAIT);
-		sqe->flags |= IOSQE_FIXED_FILE;
+		io_uring_prep_writev2(sqe, tap->fd, uring->pending[i].iov, uring->pending[i].pieces,
+			(uint64_t)-1, RWF_NOWAIT);
 		sqe->user_data = i;
 	}
 	uring->unfinished = uring->pending_count;
@@ -257,6 +258,25 @@ static void nonblock_set(int fd, bool on)
 	fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
 }
 
+/*
+ * Ends the multishot read, so that nothing holds on to the tap's file once it is closed: the interface is to
+ * be gone then. The thread that polled can do that; when it has ended, the kernel has done it.
+ */
+static void read_cancel(struct tap *tap, struct tap_uring *uring)
+{
+	for (unsigned tries = 0; uring->armed && tries < SUBMIT_TRIES; tries++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+
+		if (!sqe)
+			return;
+		io_uring_prep_cancel64(sqe, COOKIE_RX, 0);
+		sqe->user_data = COOKIE_CANCEL;
+		if (io_uring_submit_and_get_events(&uring->ring) < 0)
+			return;
+		completions_take(tap, uring);
+	}
+}
+
 void tap_uring_stop(struct tap *tap)
 {
 	struct tap_uring *uring = tap->uring;
@@ -265,6 +285,7 @@ void tap_uring_stop(struct tap *tap)
 		return;
 	/* Closing the ring ends the read; frames it took and nobody has seen are lost, like in a full queue.
 	 */
+	read_cancel(tap, uring);
 	tap->stats.rx_dropped += uring->ready_count;
 	io_uring_queue_exit(&uring->ring);
 	free(uring->supply);
@@ -301,13 +322,11 @@ int tap_uring_start(struct tap *tap)
 	reg.ring_addr = (uint64_t)(uintptr_t)uring->supply;
 	/* A file that is set to O_NONBLOCK would end the read at the first "nothing there". */
 	nonblock_set(tap->fd, false);
-	result = io_uring_register_files(&uring->ring, &tap->fd, 1);
-	if (!result)
-		result = io_uring_register_buf_ring(&uring->ring, &reg, 0);
+	result = io_uring_register_buf_ring(&uring->ring, &reg, 0);
 	if (result)
 		goto fail;
 	supply_fill(tap, uring);
-	read_arm(uring);
+	read_arm(tap, uring);
 	enter(tap, uring);
 	/* A kernel without this operation says so at once. */
 	if (!uring->armed || uring->broken) {
