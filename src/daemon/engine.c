@@ -153,6 +153,8 @@ static bool engine_sleep(struct engine *e)
 	if (!stay) {
 		if (e->must_poll && next_us > e->config->poll_us)
 			next_us = e->config->poll_us;
+		if (next_us > DATAPATH_LOOK_US && datapath_apps_awake(e->dp))
+			next_us = DATAPATH_LOOK_US;
 		if (next_us == UINT64_MAX) {
 			n = epoll_wait(e->wake_epoll, ev, (int)ARRAY_SIZE(ev), -1);
 		} else {
@@ -165,6 +167,7 @@ static bool engine_sleep(struct engine *e)
 					e->wake_epoll, ev, (int)ARRAY_SIZE(ev), (int)(next_us / 1000u) + 1);
 		}
 	}
+	datapath_cpu_set(e->dp, sched_getcpu());
 	datapath_sleep_end(e->dp);
 	for (unsigned i = 0; i < e->ports.count; i++)
 		e->ports.device[i]->ops->wait_end(e->ports.device[i]);
@@ -222,6 +225,8 @@ static void engine_report(void *arg, FILE *out, uint32_t what)
 		return;
 	if (what == FLEXTOE_STATUS_STAT_JSON)
 		fputs("\"devices\":[", out);
+	if (what == FLEXTOE_STATUS_STAT)
+		fputs("\nDevices\n", out);
 	for (unsigned i = 0; i < e->ports.count; i++) {
 		struct device *dev = e->ports.device[i];
 		struct device_stats s = {0};
@@ -249,8 +254,8 @@ static void engine_report(void *arg, FILE *out, uint32_t what)
 					item[k].name, dev->name, dev->ops->name,
 					(unsigned long long)item[k].value);
 			else if (item[k].value != 0)
-				fprintf(out, "%-24s %20llu  device %s (%s)\n", item[k].name,
-					(unsigned long long)item[k].value, dev->name, dev->ops->name);
+				fprintf(out, "%16llu  %-24s %s (%s)\n", (unsigned long long)item[k].value,
+					item[k].name, dev->name, dev->ops->name);
 		}
 		if (what == FLEXTOE_STATUS_STAT_JSON)
 			fputs("}", out);
