@@ -336,7 +336,7 @@ unsigned control_poll(struct control *ctl, uint64_t now_us, bool sockets)
 
 uint64_t control_next_us(struct control *ctl, uint64_t now_us)
 {
-	uint64_t next = wheel_next_us(&ctl->wheel, now_us), other;
+	uint64_t next = timers_next_us(ctl), other;
 	uint32_t len;
 
 	if (datapath_exc_peek(ctl->dp, &len))

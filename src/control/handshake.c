@@ -46,7 +46,7 @@ static struct handshake *handshake_alloc(struct control *ctl, uint32_t *index)
 	ctl->handshakes_used++;
 	hs = &ctl->handshakes[*index];
 	memset(hs, 0, sizeof(*hs));
-	hs->next = hs->prev = hs->waiting_next = INDEX_NONE;
+	hs->next = hs->prev = hs->waiting_next = hs->waiting_prev = INDEX_NONE;
 	hs->endpoint = INDEX_NONE;
 	return hs;
 }
@@ -67,6 +67,7 @@ static void list_add(struct control *ctl, uint32_t index)
 		if (*head != INDEX_NONE)
 			ctl->handshakes[*head].prev = index;
 		*head = index;
+		ctl->apps[hs->app].handshake_count++;
 		return;
 	}
 	struct endpoint *ep = &ctl->endpoints[hs->endpoint];
@@ -78,6 +79,7 @@ static void list_add(struct control *ctl, uint32_t index)
 		*head = index;
 	ep->handshake_tail = index;
 	ep->half_open++;
+	ctl->half_open++;
 }
 
 static void list_del(struct control *ctl, struct handshake *hs)
@@ -90,8 +92,12 @@ static void list_del(struct control *ctl, struct handshake *hs)
 		ctl->handshakes[hs->next].prev = hs->prev;
 	else if (!hs->active)
 		ctl->endpoints[hs->endpoint].handshake_tail = hs->prev;
-	if (!hs->active)
+	if (hs->active) {
+		ctl->apps[hs->app].handshake_count--;
+	} else {
 		ctl->endpoints[hs->endpoint].half_open--;
+		ctl->half_open--;
+	}
 }
 
 /* Takes it out of everything. An active one's port is still counted: its connection inherits it, or the
@@ -270,7 +276,7 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 		COUNT(ctl, drop_syn_backlog);
 		return;
 	}
-	hs = handshake_alloc(ctl, &index);
+	hs = ctl->half_open < HALF_OPEN_MAX ? handshake_alloc(ctl, &index) : NULL;
 	if (!hs && ep->handshake_head != INDEX_NONE) {
 		handshake_drop(ctl, ep->handshake_head);
 		hs = handshake_alloc(ctl, &index);
@@ -446,9 +452,10 @@ int handshake_connect(struct control *ctl, const struct flow_key *key, const str
 	bool iss_bounded)
 {
 	uint32_t index;
-	struct handshake *hs = handshake_alloc(ctl, &index);
+	struct handshake *hs;
 	int r;
 
+	hs = ctl->apps[app].handshake_count < APP_SHARE_MAX ? handshake_alloc(ctl, &index) : NULL;
 	if (!hs)
 		return -ENOBUFS;
 	hs->state = HANDSHAKE_SYN_SENT;

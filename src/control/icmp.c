@@ -17,7 +17,7 @@
 static void icmp_echo(struct control *ctl, const struct exc_frame *exc, const struct ipv4_hdr *ip,
 	const uint8_t *icmp, uint32_t icmp_len)
 {
-	uint8_t frame[2048];
+	uint8_t frame[sizeof(struct eth_hdr) + 65535];
 	struct eth_hdr *eth = (void *)frame;
 	struct ipv4_hdr *reply_ip = (void *)(frame + sizeof(*eth));
 	struct icmp_hdr *reply = (void *)(frame + sizeof(*eth) + sizeof(*reply_ip));

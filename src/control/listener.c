@@ -158,6 +158,8 @@ static int endpoint_bind(struct control *ctl, struct app *app, uint16_t context,
 	} else if (port_is_taken(ctl, hc->local_addr, hc->local_port, hc->flags, app->number)) {
 		return -EADDRINUSE;
 	}
+	if (app->endpoint_count >= APP_SHARE_MAX)
+		return -ENOBUFS;
 	if (ctl->endpoint_free != INDEX_NONE) {
 		index = ctl->endpoint_free;
 		ctl->endpoint_free = ctl->endpoints[index].port_next;
@@ -189,6 +191,7 @@ static int endpoint_bind(struct control *ctl, struct app *app, uint16_t context,
 	if (ep->next != INDEX_NONE)
 		ctl->endpoints[ep->next].prev = index;
 	app->endpoint_head = index;
+	app->endpoint_count++;
 	*name = endpoint_name(ctl, index);
 	return 0;
 }
@@ -358,6 +361,7 @@ static void endpoint_unlink(struct control *ctl, uint32_t index)
 		link = &ctl->endpoints[*link - 1u].port_next;
 	if (*link)
 		*link = ep->port_next;
+	ctl->apps[ep->app].endpoint_count--;
 	if (ep->prev != INDEX_NONE)
 		ctl->endpoints[ep->prev].next = ep->next;
 	else

@@ -119,6 +119,18 @@ static void neighbour_ask(struct control *ctl, struct neighbour *n)
 	timer_set(ctl, &n->timer, TIMER_NEIGHBOUR, neighbour_index(ctl, n), ctl->now_us + ASK_AGAIN_US);
 }
 
+static void waiting_add(struct control *ctl, struct neighbour *n, uint32_t handshake)
+{
+	struct handshake *hs = &ctl->handshakes[handshake];
+
+	hs->neighbour = neighbour_index(ctl, n);
+	hs->waiting_prev = INDEX_NONE;
+	hs->waiting_next = n->waiting;
+	if (n->waiting != INDEX_NONE)
+		ctl->handshakes[n->waiting].waiting_prev = handshake;
+	n->waiting = handshake;
+}
+
 int neighbour_resolve(struct control *ctl, unsigned port, be32 addr, uint32_t handshake, uint8_t mac[6])
 {
 	struct neighbour *n = neighbour_find(ctl, port, addr);
@@ -139,25 +151,22 @@ int neighbour_resolve(struct control *ctl, unsigned port, be32 addr, uint32_t ha
 		memcpy(mac, n->mac, 6);
 		return 0;
 	}
-	ctl->handshakes[handshake].waiting_next = n->waiting;
-	n->waiting = handshake;
+	waiting_add(ctl, n, handshake);
 	return -EINPROGRESS;
 }
 
-/* The handshake waits no more. */
+/* The handshake, which is waiting, waits no more. */
 void neighbour_forget(struct control *ctl, uint32_t handshake)
 {
-	for (uint32_t i = 0; i < ctl->neighbours_high; i++) {
-		uint32_t *link = &ctl->neighbours[i].waiting;
+	struct handshake *hs = &ctl->handshakes[handshake];
 
-		if (ctl->neighbours[i].state == NEIGHBOUR_FREE)
-			continue;
-		for (; *link != INDEX_NONE; link = &ctl->handshakes[*link].waiting_next)
-			if (*link == handshake) {
-				*link = ctl->handshakes[handshake].waiting_next;
-				return;
-			}
-	}
+	if (hs->waiting_prev != INDEX_NONE)
+		ctl->handshakes[hs->waiting_prev].waiting_next = hs->waiting_next;
+	else
+		ctl->neighbours[hs->neighbour].waiting = hs->waiting_next;
+	if (hs->waiting_next != INDEX_NONE)
+		ctl->handshakes[hs->waiting_next].waiting_prev = hs->waiting_prev;
+	hs->waiting_next = hs->waiting_prev = INDEX_NONE;
 }
 
 /* Tells those that wait, as far as there is room; the rest is told by the entry's timer. */
@@ -171,8 +180,7 @@ static void neighbour_tell(struct control *ctl, struct neighbour *n, const uint8
 				ctl->now_us + TIMER_TICK_US);
 			return;
 		}
-		n->waiting = ctl->handshakes[index].waiting_next;
-		ctl->handshakes[index].waiting_next = INDEX_NONE;
+		neighbour_forget(ctl, index);
 		handshake_neighbour(ctl, index, mac);
 	}
 }

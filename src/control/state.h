@@ -24,6 +24,9 @@
 #define CTL_ROOM_MIN 8192u
 
 #define HANDSHAKES_MAX 65536u
+#define HALF_OPEN_MAX  (HANDSHAKES_MAX / 4u * 3u) /* passive ones of all listeners: the rest is for our own  \
+						   */
+#define APP_SHARE_MAX  32768u			  /* handshakes, and endpoints, of one application */
 #define ENDPOINTS_MAX  65536u
 #define NEIGHBOURS_MAX 1024u
 #define CLIENTS_MAX    4096u /* of the control channel */
@@ -105,11 +108,12 @@ enum handshake_state { HANDSHAKE_FREE = 0, HANDSHAKE_SYN_SENT, HANDSHAKE_SYN_REC
 struct handshake {
 	struct flow_node flow;
 	struct timer timer;
-	uint32_t next, prev;   /* of the listener's or the application's list; free list by next */
-	uint32_t waiting_next; /* of the list waiting for a neighbour */
-	uint32_t endpoint;     /* passive: the listener */
-	uint32_t cookie;       /* active: of the CONNECT */
-	uint32_t iss, irs;     /* our and the peer's initial sequence number */
+	uint32_t next, prev; /* of the listener's or the application's list; free list by next */
+	uint32_t waiting_next, waiting_prev; /* of the list waiting for a neighbour */
+	uint32_t neighbour;		     /* with `waiting` */
+	uint32_t endpoint;		     /* passive: the listener */
+	uint32_t cookie;		     /* active: of the CONNECT */
+	uint32_t iss, irs;		     /* our and the peer's initial sequence number */
 	uint32_t ts_recent;
 	uint32_t snd_wnd; /* last window the peer told, scaled as it must be */
 	uint64_t sent_us; /* of the first SYN or SYN-ACK, for the round trip */
@@ -270,8 +274,9 @@ struct app {
 	uint32_t conn_head, conn_count;
 	uint32_t endpoint_head;
 	uint32_t handshake_head; /* active ones */
-	uint32_t cursor;	 /* CLOSING: next connection to reset */
-	bool pass_done;		 /* CLOSING: cursor has reached the end */
+	uint32_t handshake_count, endpoint_count;
+	uint32_t cursor; /* CLOSING: next connection to reset */
+	bool pass_done;	 /* CLOSING: cursor has reached the end */
 	bool grace_over;
 	uint64_t begin_us; /* CLOSING: not before */
 	uint64_t grace_us; /* CLOSING: until then connections closed in order may finish */
@@ -314,6 +319,8 @@ struct control {
 	uint64_t secret[2];
 
 	struct wheel wheel;
+	uint64_t timers_look_us; /* the wheel need not be looked at before */
+	uint64_t timers_next_us; /* nothing in the wheel is due before */
 
 	uint32_t *flow_buckets;
 	uint32_t flow_mask;
@@ -324,6 +331,7 @@ struct control {
 
 	struct handshake *handshakes;
 	uint32_t handshakes_high, handshake_free, handshakes_used;
+	uint32_t half_open; /* passive ones */
 
 	struct endpoint *endpoints;
 	uint32_t endpoints_high, endpoint_free;
@@ -465,6 +473,7 @@ bool route_on_link(const struct control *ctl, unsigned port, be32 addr);
 void timer_set(struct control *ctl, struct timer *timer, uint32_t kind, uint32_t index, uint64_t due_us);
 void timer_stop(struct control *ctl, struct timer *timer);
 unsigned timers_step(struct control *ctl);
+uint64_t timers_next_us(struct control *ctl);		 /* UINT64_MAX: never */
 void timers_watch(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMER */
 void timers_idle(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMERS_IDLE */
 void timers_orphan(struct control *ctl, uint32_t index); /* the application has released it */

@@ -25,6 +25,8 @@ void timer_set(struct control *ctl, struct timer *timer, uint32_t kind, uint32_t
 	timer->kind = kind;
 	timer->index = index;
 	wheel_add(&ctl->wheel, &timer->entry, due_us);
+	if (due_us < ctl->timers_next_us)
+		ctl->timers_next_us = due_us;
 }
 
 void timer_stop(struct control *ctl, struct timer *timer)
@@ -134,16 +136,32 @@ static void conn_timer(struct control *ctl, uint32_t index)
 		conn_timer_set(ctl, index, ctl->now_us + ORPHAN_LOOK_US);
 }
 
+/* A bound that may be too early, after an entry was cancelled; the exact time costs a walk over the wheel. */
+uint64_t timers_next_us(struct control *ctl)
+{
+	if (!ctl->wheel.count)
+		return UINT64_MAX;
+	if (ctl->timers_next_us <= ctl->now_us)
+		ctl->timers_next_us = wheel_next_us(&ctl->wheel, ctl->now_us);
+	return ctl->timers_next_us > ctl->timers_look_us ? ctl->timers_next_us : ctl->timers_look_us;
+}
+
+/* Looks once a tick: until then the slot of the tick would be walked in vain. */
 unsigned timers_step(struct control *ctl)
 {
 	unsigned n = 0;
+
+	if (ctl->now_us < ctl->timers_look_us)
+		return 0;
 
 	while (n < TIMERS_BATCH && ctl_has_room(ctl)) {
 		struct wheel_entry *entry = wheel_expire(&ctl->wheel, ctl->now_us);
 		struct timer *timer;
 
-		if (!entry)
+		if (!entry) {
+			ctl->timers_look_us = (ctl->now_us / TIMER_TICK_US + 1u) * TIMER_TICK_US;
 			break;
+		}
 		timer = container_of(entry, struct timer, entry);
 		n++;
 		COUNT(ctl, timers_fired);
