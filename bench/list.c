@@ -3,7 +3,8 @@
 #include "bench/bench.h"
 #include "core/platform.h"
 
-extern const struct bench bench_datapath, bench_engine, bench_rpc, bench_memcached, bench_bulk, bench_connrate, bench_footprint;
+extern const struct bench bench_datapath, bench_engine, bench_rpc, bench_memcached, bench_bulk, bench_connrate, bench_footprint,
+	bench_device;
 
 const struct bench *const bench_list[] = {
 	&bench_datapath,
@@ -13,5 +14,6 @@ const struct bench *const bench_list[] = {
 	&bench_bulk,
 	&bench_connrate,
 	&bench_footprint,
+	&bench_device,
 };
 const unsigned bench_count = ARRAY_SIZE(bench_list);
