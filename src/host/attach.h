@@ -132,6 +132,9 @@ struct flextoe_context {
 	struct name *names;
 	uint32_t names_size, names_free;
 	uint32_t idle_polls;
+	uint32_t looks;	     /* in vain, with the doorbell unrung */
+	bool unrung;	     /* the engine sleeps on our core and has not been told of what we posted */
+	uint32_t rung;	     /* engine_asleep when the doorbell was last rung */
 	bool dead;	     /* nothing works any more */
 	bool dead_told;	     /* the event is out */
 	uint8_t carry_count; /* events that did not fit the caller's array */

@@ -19,6 +19,7 @@
 
 /* ---- cookies ---- */
 
+#define UNRUNG_LOOKS   4u /* vain looks after which a doorbell left unrung is rung */
 #define NAME_SLOT_BITS 20u
 
 uint32_t context_name_add(struct flextoe_context *ctx, void *object, enum name_kind kind)
@@ -119,9 +120,39 @@ static void update_post(struct flextoe_context *ctx, struct flextoe_conn *conn)
 		conn_free(conn);
 }
 
+/* 1 + the core this thread runs on, as in the words of a context. */
+static uint32_t cpu_word(void)
+{
+	int cpu = sched_getcpu();
+
+	return cpu < 0 ? UINT32_MAX : (uint32_t)cpu + 1;
+}
+
+/* Wakes the engine from its sleep number `asleep`. */
+static void context_ring(struct flextoe_context *ctx, uint32_t asleep)
+{
+	uint64_t one = 1;
+
+	ctx->rung = asleep;
+	ctx->unrung = false;
+	/* Fails only when the counter is full, and then the engine has its wake-up already. */
+	if (syscall(SYS_write, ctx->doorbell_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+/* Rings what was left unrung, if the engine sleeps still. */
+static void context_ring_late(struct flextoe_context *ctx)
+{
+	uint32_t asleep = __atomic_load_n(&ctx->area->words.engine_asleep, __ATOMIC_RELAXED);
+
+	ctx->unrung = false;
+	if (asleep && asleep != ctx->rung)
+		context_ring(ctx, asleep);
+}
+
 void context_flush(struct flextoe_context *ctx)
 {
-	uint32_t done = 0, posted = ctx->hc_head;
+	uint32_t done = 0, posted = ctx->hc_head, asleep;
 
 	if (likely(ctx->dirty_count + ctx->queue_count == 0))
 		return;
@@ -145,13 +176,13 @@ void context_flush(struct flextoe_context *ctx)
 	/* The marks before the look at the word: the engine sets the word before its last look at the ring.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (__atomic_load_n(&ctx->area->words.engine_asleep, __ATOMIC_RELAXED) && ctx->doorbell_fd >= 0) {
-		uint64_t one = 1;
-
-		/* Fails only when the counter is full, and then the engine has its wake-up already. */
-		if (syscall(SYS_write, ctx->doorbell_fd, &one, sizeof(one)) < 0)
-			return;
-	}
+	asleep = __atomic_load_n(&ctx->area->words.engine_asleep, __ATOMIC_RELAXED);
+	if (!asleep || asleep == ctx->rung || ctx->doorbell_fd < 0)
+		return;
+	if (cpu_word() == __atomic_load_n(&ctx->area->words.engine_cpu, __ATOMIC_RELAXED))
+		ctx->unrung = true; /* it cannot run before we sleep: see flextoe_context_arm() */
+	else
+		context_ring(ctx, asleep);
 }
 
 int context_request(struct flextoe_context *ctx, const struct flextoe_hc *hc)
@@ -351,8 +382,15 @@ int flextoe_poll(struct flextoe_context *ctx, struct flextoe_event *events, int 
 		if (count < POLL_BATCH)
 			break;
 	}
-	if (n == 0)
+	if (n == 0) {
+		if (ctx->unrung && ++ctx->looks >= UNRUNG_LOOKS) { /* it looks instead of sleeping */
+			ctx->looks = 0;
+			context_ring_late(ctx);
+		}
 		n = dead_look(ctx, events);
+	} else {
+		ctx->looks = 0;
+	}
 	return n;
 }
 
@@ -366,7 +404,9 @@ int flextoe_context_fd(struct flextoe_context *ctx)
 int flextoe_context_arm(struct flextoe_context *ctx)
 {
 	context_flush(ctx);
-	__atomic_store_n(&ctx->area->words.app_asleep, 1, __ATOMIC_RELAXED);
+	if (ctx->unrung)
+		context_ring_late(ctx);
+	__atomic_store_n(&ctx->area->words.app_asleep, cpu_word(), __ATOMIC_RELAXED);
 	/* The word before the last look: the engine looks at the word after it has written its marks. */
 	atomic_thread_fence(memory_order_seq_cst);
 	return context_pending(ctx) || ctx->carry_count || context_is_dead(ctx) || ctx->dirty_count ||

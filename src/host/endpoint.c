@@ -72,7 +72,7 @@ int posix_socket(int fd, int domain, int type)
 	struct lane *lane = lane_mine();
 	struct socket *s;
 
-	if (!lane || lane->dead)
+	if (!lane)
 		return 0; /* it stays the kernel's */
 	s = socket_alloc(lane);
 	if (!s)

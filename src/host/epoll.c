@@ -452,6 +452,7 @@ static int kernel_collect(struct epoll *ep, int epfd, struct epoll_event *events
 			attach_check_dead(process.ft);
 	}
 	ep->calls = 0;
+	ep->looked_us = clock_us();
 	return kept;
 }
 
@@ -513,10 +514,7 @@ static bool kernel_due(struct epoll *ep)
 	if (++ep->calls >= KERNEL_LOOK_CALLS)
 		return true;
 	now = clock_us();
-	if (now - ep->looked_us < KERNEL_LOOK_US)
-		return false;
-	ep->looked_us = now;
-	return true;
+	return now - ep->looked_us >= KERNEL_LOOK_US;
 }
 
 int posix_epoll_wait(struct epoll *ep, int epfd, struct epoll_event *events, int max, uint64_t deadline_us,
@@ -527,18 +525,17 @@ int posix_epoll_wait(struct epoll *ep, int epfd, struct epoll_event *events, int
 	if (!events)
 		return -EFAULT;
 	for (;;) {
-		int n = 0, kernel;
+		int n = 0;
 
 		lanes_service(__atomic_load_n(&ep->lanes, __ATOMIC_RELAXED));
 		if (__atomic_load_n(&ep->ready, __ATOMIC_ACQUIRE)) {
-			/* Room for the kernel's, lest ours fill the array every time. */
-			bool due = kernel_due(ep);
-
-			n = ready_collect(ep, events, due && max > 1 ? max - 1 : max);
-			if (due && n < max) {
-				kernel = kernel_collect(ep, epfd, events + n, max - n, 0, NULL);
-				n += kernel > 0 ? kernel : 0;
+			/* The kernel's first, in a part of the array: neither side can starve the other. */
+			if (kernel_due(ep)) {
+				n = kernel_collect(ep, epfd, events, max > 1 ? max / 2 : 1, 0, NULL);
+				n = n > 0 ? n : 0;
 			}
+			if (n < max)
+				n += ready_collect(ep, events + n, max - n);
 			if (n) {
 				if (ep->sleepers && __atomic_load_n(&ep->ready, __ATOMIC_ACQUIRE))
 					epoll_kick(ep); /* another thread may take the rest */
