@@ -410,6 +410,41 @@ static void test_tap_refused(void **state)
 	assert_int_equal(tap_open(&config, &dev, &err), -EINVAL);
 }
 
+/* The kernel is asked for a checksum and its receiving end told so; also for a packet of several pieces. */
+static void afxdp_checksum(struct device *dev)
+{
+	static const uint8_t to[6] = {2, 0, 0, 0, 0, 0x98};
+	static uint8_t got[70000];
+	uint32_t lens[] = {100, dev->mtu + 14};
+	int fd = far_socket("far0", true);
+
+	for (uint32_t i = 0; i < 2; i++) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		uint16_t start_offset[2];
+		struct frame frame;
+		ssize_t len;
+
+		assert_int_equal(dev->ops->tx_alloc(dev, &frame, 1), 1);
+		frame_make(frame.data, to, inet_addr("10.77.0.5"), lens[i], i);
+		frame.len = lens[i];
+		frame.flags = FRAME_CSUM_OFFLOAD;
+		frame.csum_start = 34;
+		frame.csum_offset = 16;
+		assert_int_equal(dev->ops->tx_burst(dev, &frame, 1), 1);
+		dev->ops->tx_flush(dev);
+		do {
+			assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+			len = recv(fd, got, sizeof(got), 0);
+		} while (len <= 10 || !is_ours(got + 10, (uint32_t)len - 10));
+		assert_true(frame_is(got + 10, (uint32_t)len - 10, lens[i], i));
+		memcpy(start_offset, got + 6, 4);
+		assert_int_equal(got[0], 1);
+		assert_int_equal(start_offset[0], 34);
+		assert_int_equal(start_offset[1], 16);
+	}
+	close(fd);
+}
+
 static void afxdp_whole(uint32_t mtu, bool generic)
 {
 	struct afxdp_config config = {.interface = "near0",
@@ -439,6 +474,8 @@ static void afxdp_whole(uint32_t mtu, bool generic)
 	fd = far_socket("far0", false);
 	if (dev->mtu == mtu)
 		traffic(dev, fd, inet_addr("10.77.0.1"));
+	if (dev->mtu == mtu && (dev->caps & DEVICE_TX_CSUM))
+		afxdp_checksum(dev);
 	/* What is for another address is not ours. */
 	far_send(fd, dev->mac, inet_addr("10.77.0.2"), 1, 60);
 	far_send(fd, dev->mac, inet_addr("10.77.0.1"), 2, 60);
