@@ -10,8 +10,8 @@ struct kind {
 	const char *name;
 	uint32_t rx_len; /* payload of a segment in; 0: none comes */
 	uint32_t tx_len; /* payload of a segment out; 0: none goes */
-	bool ack_only;   /* the segment in is a pure ACK */
-	double bar;      /* instructions */
+	bool ack_only;	 /* the segment in is a pure ACK */
+	double bar;	 /* instructions */
 };
 
 static const struct kind kinds[] = {

@@ -276,6 +276,7 @@ static void context_work(struct datapath *dp, const struct ctl_context *w)
 			.pending_tail = CONN_NONE,
 			.overflow = overflow};
 		dp->active[dp->active_count++] = w->context;
+		store_relaxed32(&w->area->words.engine_cpu, dp->cpu);
 		return;
 	}
 	while (ctx->pending_head != CONN_NONE)

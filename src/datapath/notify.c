@@ -155,19 +155,31 @@ void notify_forget(struct datapath *dp, struct conn *c, uint32_t index)
 	c->host.flags &= (uint16_t)~HOST_NTF_QUEUED;
 }
 
-void notify_kick(struct datapath *dp)
+void notify_kick(struct datapath *dp, bool idle)
 {
-	dp->kicks = false;
+	bool late = false;
+
+	if (++dp->kicks_late >= KICKS_LATE_MAX)
+		idle = true;
 	full_fence(); /* the marks before the look at the sleepers' words */
 	for (uint32_t i = 0; i < dp->active_count; i++) {
 		struct context *ctx = &dp->contexts[dp->active[i]];
+		uint32_t asleep;
 
 		if (!ctx->wrote)
 			continue;
+		asleep = ctx->dead ? 0 : load_relaxed32(&ctx->area->words.app_asleep);
+		if (asleep && asleep == dp->cpu && !idle) {
+			late = true;
+			continue;
+		}
 		ctx->wrote = false;
-		if (!ctx->dead && load_relaxed32(&ctx->area->words.app_asleep)) {
+		if (asleep) {
 			count(dp, CNT_ntf_kicks);
 			dp->kick(dp->kick_arg, dp->active[i]);
 		}
 	}
+	dp->kicks = late;
+	if (!late)
+		dp->kicks_late = 0;
 }

@@ -367,7 +367,7 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
 	wire_flush(dp);
 	ctl_events(dp);
 	if (dp->kicks)
-		notify_kick(dp);
+		notify_kick(dp, work == 0);
 	count(dp, CNT_polls);
 	if (work)
 		count(dp, CNT_polls_busy);
@@ -376,7 +376,8 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
 
 bool datapath_more(const struct datapath *dp)
 {
-	if (dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE || !record_ring_empty(&dp->ctl))
+	if (dp->kicks || dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE ||
+		!record_ring_empty(&dp->ctl))
 		return true;
 	for (unsigned p = 0; p < dp->port_count; p++)
 		if (dp->ports[p].tx_first != dp->ports[p].tx_count)
@@ -386,15 +387,40 @@ bool datapath_more(const struct datapath *dp)
 
 bool datapath_sleep_begin(struct datapath *dp)
 {
+	if (++dp->sleeps == 0)
+		dp->sleeps = 1;
 	for (uint32_t i = 0; i < dp->active_count; i++) {
 		struct context *ctx = &dp->contexts[dp->active[i]];
 
 		if (!ctx->dead)
-			store_relaxed32(&ctx->area->words.engine_asleep, 1);
+			store_relaxed32(&ctx->area->words.engine_asleep, dp->sleeps);
 	}
 	full_fence(); /* before the last look: an application that missed the word has left its mark */
 	count(dp, CNT_sleeps);
 	return datapath_more(dp) || host_work(dp);
+}
+
+bool datapath_apps_awake(const struct datapath *dp)
+{
+	for (uint32_t i = 0; i < dp->active_count; i++) {
+		const struct context *ctx = &dp->contexts[dp->active[i]];
+
+		if (!ctx->dead && !load_relaxed32(&ctx->area->words.app_asleep))
+			return true;
+	}
+	return false;
+}
+
+void datapath_cpu_set(struct datapath *dp, int cpu)
+{
+	uint32_t word = cpu < 0 ? 0 : (uint32_t)cpu + 1u;
+
+	if (word == dp->cpu)
+		return;
+	dp->cpu = word;
+	for (uint32_t i = 0; i < dp->active_count; i++)
+		if (!dp->contexts[dp->active[i]].dead)
+			store_relaxed32(&dp->contexts[dp->active[i]].area->words.engine_cpu, word);
 }
 
 void datapath_sleep_end(struct datapath *dp)

@@ -20,6 +20,7 @@
 #define TX_QUANTUM	131072u /* payload bytes a connection may send per grant of the scheduler */
 #define TX_FRAMES_ROUND 64u	/* frames of data a round sends at most */
 #define CTL_ROUND	128u	/* control records a round handles at most */
+#define KICKS_LATE_MAX	32u	/* rounds a kick is put off at most */
 #define GATHER_MIN	1024u /* payload from here on is sent from the region in place, where the device can */
 #define HOST_REMOVING	((uint16_t)0x0100u) /* CTL_REMOVE waits until the scheduler lets go */
 
@@ -84,6 +85,9 @@ struct datapath {
 	uint32_t touched[TOUCHED_MAX];
 	unsigned touched_count;
 	bool kicks;
+	unsigned kicks_late; /* rounds that kicks have been put off */
+	uint32_t cpu;	     /* 1 + the core of this thread; 0: not known */
+	uint32_t sleeps;     /* number of this sleep, never 0 */
 	/* transmit scheduler: connections that may have something to send, in turn */
 	uint32_t sched_head, sched_tail;
 	uint32_t sched_count;
@@ -155,8 +159,8 @@ bool notify_control(struct datapath *dp, uint32_t context, const struct flextoe_
 void notify_pending(struct datapath *dp, struct context *ctx);
 /* A connection leaves its context's list; rare, walks the list. */
 void notify_forget(struct datapath *dp, struct conn *c, uint32_t index);
-/* Wakes the sleepers of the contexts written to. */
-void notify_kick(struct datapath *dp);
+/* Wakes the sleepers of the contexts written to; those that went to sleep on our own core only when idle. */
+void notify_kick(struct datapath *dp, bool idle);
 
 /* ---- wire ---- */
 
