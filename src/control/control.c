@@ -41,6 +41,16 @@ void control_log(struct control *ctl, const char *format, ...)
 	ctl->config.log(ctl->config.log_arg, line);
 }
 
+int control_frame(struct control *ctl, enum ctl_type type, unsigned port, uint16_t flags, const void *bytes,
+	uint32_t len)
+{
+	int r = datapath_ctl_frame(ctl->dp, type, port, flags, bytes, len);
+
+	if (r < 0)
+		COUNT(ctl, drop_control_full);
+	return r;
+}
+
 bool rate_take(struct rate_limit *limit, uint64_t now_us)
 {
 	uint64_t cost = 1000000u / limit->rate, full = cost * limit->burst;
@@ -227,7 +237,7 @@ static void tcp_frame(struct control *ctl, const struct exc_frame *exc)
 		handshake_segment(ctl, FLOW_REF_INDEX(ref), &seg);
 		break;
 	case FLOW_CONN: /* came while the connection was on its way into the data path: once more */
-		datapath_ctl_frame(ctl->dp, CTL_INJECT, seg.port, seg.frame_flags, seg.frame, seg.frame_len);
+		control_frame(ctl, CTL_INJECT, seg.port, seg.frame_flags, seg.frame, seg.frame_len);
 		break;
 	case FLOW_TIME_WAIT:
 		time_wait_segment(ctl, FLOW_REF_INDEX(ref), &seg);

@@ -325,8 +325,7 @@ static void handshake_complete(
 		return;
 	}
 	if (seg->payload_len || seg->ctl & TCP_FIN_)
-		datapath_ctl_frame(
-			ctl->dp, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
+		control_frame(ctl, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
 }
 
 static bool acceptable_sequence(const struct handshake *hs, const struct segment *seg)

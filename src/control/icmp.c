@@ -46,7 +46,7 @@ static void icmp_echo(struct control *ctl, const struct exc_frame *exc, const st
 	reply->checksum = 0;
 	reply->checksum = checksum_of(reply, icmp_len);
 	COUNT(ctl, icmp_echo_in);
-	datapath_ctl_frame(ctl->dp, CTL_SEND, exc->port, 0, frame, (uint32_t)sizeof(*eth) + total);
+	control_frame(ctl, CTL_SEND, exc->port, 0, frame, (uint32_t)sizeof(*eth) + total);
 }
 
 /* RFC 1122 4.2.3.9; an attempt fails at once for all codes but "fragmentation needed", which a SYN never is.

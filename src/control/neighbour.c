@@ -43,7 +43,7 @@ static void arp_send(struct control *ctl, unsigned port, uint16_t op, const uint
 	arp->spa = spa;
 	memcpy(arp->tha, tha, 6);
 	arp->tpa = tpa;
-	datapath_ctl_frame(ctl->dp, CTL_SEND, port, 0, frame, sizeof(frame));
+	control_frame(ctl, CTL_SEND, port, 0, frame, sizeof(frame));
 }
 
 /* Tells the links that our addresses are here (RFC 5227 3). */

@@ -174,7 +174,7 @@ int segment_send(struct control *ctl, const struct segment_out *out)
 	tcp->wnd = to_be16(out->wnd);
 	tcp->checksum = (uint16_t)~checksum_fold(
 		checksum_add(tcp, tcp_len, checksum_pseudo(ip->src, ip->dst, tcp_len)));
-	return datapath_ctl_frame(ctl->dp, CTL_SEND, out->port, 0, frame, (uint32_t)(end - frame));
+	return control_frame(ctl, CTL_SEND, out->port, 0, frame, (uint32_t)(end - frame));
 }
 
 /*

@@ -24,9 +24,10 @@
 #define CTL_ROOM_MIN 8192u
 
 #define HANDSHAKES_MAX 65536u
-#define HALF_OPEN_MAX  (HANDSHAKES_MAX / 4u * 3u) /* passive ones of all listeners: the rest is for our own  \
-						   */
-#define APP_SHARE_MAX  32768u			  /* handshakes, and endpoints, of one application */
+#define HALF_OPEN_MAX                                                                                        \
+	(HANDSHAKES_MAX / 4u * 3u) /* passive ones of all listeners: the rest is for our own                 \
+				    */
+#define APP_SHARE_MAX  32768u	   /* handshakes, and endpoints, of one application */
 #define ENDPOINTS_MAX  65536u
 #define NEIGHBOURS_MAX 1024u
 #define CLIENTS_MAX    4096u /* of the control channel */
@@ -371,6 +372,9 @@ struct control {
 
 /* control.c */
 void control_log(struct control *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A frame to send or to inject. One that does not fit is counted, and sent again by somebody's timer. */
+int control_frame(struct control *ctl, enum ctl_type type, unsigned port, uint16_t flags, const void *bytes,
+	uint32_t len);
 bool rate_take(struct rate_limit *limit, uint64_t now_us);
 void *array_reserve(size_t count, size_t size); /* zeroed, touched when used; NULL */
 void array_release(void *array, size_t count, size_t size);
