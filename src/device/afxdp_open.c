@@ -77,8 +77,9 @@ static int interface_read(struct afxdp *afxdp, const char *name, int *ifindex, s
 static int program_attach(struct afxdp *afxdp, const struct afxdp_config *config, int ifindex, bool *native,
 	struct notes *notes, struct device_error *err)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, open_options, .object_name = "flextoe_steer");
-	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_DRV_MODE);
+	struct bpf_object_open_opts open_options = {
+		.sz = sizeof(open_options), .object_name = "flextoe_steer"};
+	struct bpf_link_create_opts options = {.sz = sizeof(options), .flags = XDP_FLAGS_DRV_MODE};
 	const char *name = afxdp->dev.name;
 	uint32_t everything = 0, count = config->addr_count;
 	struct bpf_program *program;

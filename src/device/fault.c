@@ -278,16 +278,18 @@ static unsigned fault_tx_burst(struct device *dev, struct frame *frames, unsigne
 	unsigned done;
 
 	for (done = 0; done < n; done++) {
-		struct direction before = {.random = way->random, .held = way->held, .counts = way->counts};
+		const uint64_t random = way->random;
+		const unsigned held = way->held;
+		const struct fault_counts counts = way->counts;
 
 		if (!frame_judge(fault, way, &frames[done])) {
 			under->ops->tx_free(under, &frames[done], 1);
 		} else if (under->ops->tx_burst(under, &frames[done], 1) != 1) {
 			/* Not taken: it is offered again, and then judged for the first time. */
-			while (way->held > before.held)
+			while (way->held > held)
 				buffers_put(&way->buffers, way->copies[--way->held].buffer);
-			way->random = before.random;
-			way->counts = before.counts;
+			way->random = random;
+			way->counts = counts;
 			break;
 		}
 		way->passed++;

@@ -197,13 +197,15 @@ static void link_tx_flush(struct device *dev)
 
 static bool link_wait_begin(struct device *dev)
 {
-	struct link_end *rx = &link_of(dev)->rx;
+	struct link *link = link_of(dev);
+	struct link_end *rx = &link->rx;
 
+	link->armed = true;
 	store_relaxed32(&rx->shared->asleep, 1);
 	full_fence();
 	if (load_acquire32(&rx->shared->sent_head) == rx->sent_next)
 		return false;
-	/* Not asleep after all; wait_end() is not called, so take back here what it would have. */
+	/* Not asleep after all. */
 	dev->ops->wait_end(dev);
 	return true;
 }
@@ -213,13 +215,12 @@ static void link_wait_end(struct device *dev)
 	struct link *link = link_of(dev);
 	uint64_t kicks;
 
-	/* Still set: nobody kicked. Else the sender wrote, or is about to: then we wake once too often later.
-	 */
-	if (__atomic_exchange_n(&link->rx.shared->asleep, 0, __ATOMIC_ACQ_REL))
-		return;
-	if (read(link->dev.wait_fd, &kicks, 8) != 8) {
-		/* EAGAIN: not written yet. */
-	}
+	/* Cleared by the sender: it wrote, or is about to, and then its write is read the next time. */
+	if (link->armed && !__atomic_exchange_n(&link->rx.shared->asleep, 0, __ATOMIC_ACQ_REL))
+		link->owed = true;
+	link->armed = false;
+	if (link->owed && read(link->dev.wait_fd, &kicks, 8) == 8)
+		link->owed = false;
 }
 
 static void link_stats(struct device *dev, struct device_stats *out)

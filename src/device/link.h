@@ -70,6 +70,8 @@ struct link {
 	struct link_end rx, tx;
 	struct device_stats stats;
 	int peer_fd; /* the other side's eventfd */
+	bool armed;  /* between wait_begin() and wait_end() */
+	bool owed;   /* a kick was announced (asleep cleared) whose write has not been read yet */
 	struct link_memory *memory;
 };
 

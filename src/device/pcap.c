@@ -20,8 +20,8 @@
 #define PCAP_SNAPLEN  262144u
 #define FILE_BUFFER   (1u << 20)
 #define STAGE_FRAMES  8u
-#define STAGE_BYTES   (STAGE_FRAMES * (65535u + 256u + 16u)) /* the longest frames with their record headers \
-							      */
+/* The longest frames with their record headers. */
+#define STAGE_BYTES (STAGE_FRAMES * (65535u + 256u + 16u))
 
 struct pcap_file_header {
 	uint32_t magic;

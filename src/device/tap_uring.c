@@ -260,7 +260,7 @@ static void nonblock_set(int fd, bool on)
 
 /*
  * Ends the multishot read, so that nothing holds on to the tap's file once it is closed: the interface is to
- * be gone then. The thread that polled can do that; when it has ended, the kernel has done it.
+ * be gone then. Only the thread that polled can do that; when it has ended, the kernel does, a little later.
  */
 static void read_cancel(struct tap *tap, struct tap_uring *uring)
 {
