@@ -60,7 +60,8 @@ struct control_config {
 	void (*log)(void *arg, const char *line);
 	void *log_arg;
 	/* For reports that include what the daemon knows (device statistics): called per report, may be NULL.
-	   For FLEXTOE_STATUS_STAT_JSON it writes members ("name":value,...) without outer commas or braces. */
+	   For FLEXTOE_STATUS_STAT_JSON it writes members ("name":value,...) without outer commas or braces.
+	 */
 	void (*report_extra)(void *arg, FILE *out, uint32_t what);
 	void *report_arg;
 };
