@@ -82,8 +82,16 @@ uint32_t post_headers(struct datapath *dp, const struct port *port, const struct
 void post_checksum(struct frame *frame)
 {
 	struct tcp_hdr *tcp = (struct tcp_hdr *)(frame->data + frame->csum_start);
-	uint64_t sum = checksum_add(tcp, frame->len - frame->csum_start, 0);
+	uint32_t at = frame->len - frame->csum_start;
+	uint64_t sum = checksum_add(tcp, at, 0);
 
+	for (unsigned i = 0; i < frame->frag_count; i++) {
+		uint32_t part = checksum_fold(checksum_add(frame->frag[i].data, frame->frag[i].len, 0));
+
+		/* RFC 1071 2: behind an odd number of bytes a sum counts with its two bytes swapped */
+		sum += at & 1u ? (part >> 8 | (part & 0xffu) << 8) : part;
+		at += frame->frag[i].len;
+	}
 	tcp->checksum = (be16)~checksum_fold(sum);
 	frame->flags &= (uint16_t)~FRAME_CSUM_OFFLOAD;
 }
