@@ -49,7 +49,7 @@ def pytest_runtest_makereport(item, call):
             text = daemon.log() if daemon.log_path.exists() else "(gone)"
             if daemon.alive() and call.when == "call":
                 try:
-                    text += "\n" + daemon.flextoe("ss") + daemon.flextoe("stat")
+                    text += "\n" + daemon.flextoe("ss") + " ".join(f"{k}={v}" for k, v in daemon.stat().items() if v)
                 except Exception as e:  # pylint: disable=broad-except
                     text += f"\n(no report: {e})"
             report.sections.append((f"flextoed {n} (pid {daemon.pid}, {state})", text[-20000:]))

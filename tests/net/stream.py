@@ -167,6 +167,7 @@ def echo_server(listener, conns):
             sel.unregister(sock)
             sock.close()
             done += 1
+    sel.close()
     listener.setblocking(True)
     return done
 

@@ -14,8 +14,8 @@ SLOW = float(os.environ.get("FLEXTOE_TEST_SLOW", "1"))
 
 
 def live(engine):
-    """Connections that are not over: TIME-WAIT does not count."""
-    return [c for c in engine.connections() if c.get("state", "").upper().replace("_", "-") not in ("TIME-WAIT", "LISTEN")]
+    """Connections that are not over: TIME-WAIT does not count, nor what only the application has yet to close."""
+    return [c for c in engine.connections() if c["state"] not in ("TIME-WAIT", "LISTEN", "CLOSED")]
 
 
 def fails(agent, code, *numbers):
