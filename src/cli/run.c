@@ -4,7 +4,8 @@
  * looks whether there is an engine first, so that a program does not quietly start on the kernel.
  *
  * A library built with the address sanitizer needs the sanitizer's own library in front of it: its path in
- * FLEXTOE_ASAN puts it there (scripts/test does).
+ * FLEXTOE_ASAN puts it there (scripts/test does). What the program itself does not free is then not looked
+ * for.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -41,14 +42,38 @@ static int preload_find(char out[CLI_PATH_MAX])
 	return -ENOENT;
 }
 
-int cli_run(int argc, char **argv)
+/* Puts `first` in front of what the variable holds. */
+static int environment_prepend(const char *name, const char *first)
+{
+	const char *old = getenv(name);
+	char *value = NULL;
+	int rc = -1;
+
+	if (asprintf(&value, "%s%s%s", first, old != NULL && old[0] != '\0' ? ":" : "",
+		    old != NULL ? old : "") >= 0)
+		rc = setenv(name, value, 1);
+	free(value);
+	return rc;
+}
+
+static int environment_set(const char *library, const char *socket_path)
 {
 	const char *asan = getenv("FLEXTOE_ASAN");
-	const char *old = getenv("LD_PRELOAD");
+
+	if (environment_prepend("LD_PRELOAD", library) != 0 || setenv("FLEXTOE_SOCKET", socket_path, 1) != 0)
+		return -1;
+	if (asan == NULL || asan[0] == '\0')
+		return 0;
+	return environment_prepend("ASAN_OPTIONS", "detect_leaks=0") != 0
+		       ? -1
+		       : environment_prepend("LD_PRELOAD", asan);
+}
+
+int cli_run(int argc, char **argv)
+{
 	const char *socket_path = NULL;
 	char library[CLI_PATH_MAX];
-	char *preload = NULL;
-	int i = 1, fd;
+	int i = 1, fd, status;
 
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--") == 0) {
@@ -72,15 +97,10 @@ int cli_run(int argc, char **argv)
 	if (fd < 0)
 		return 1;
 	close(fd);
-	if (asprintf(&preload, "%s%s%s%s%s", asan != NULL ? asan : "",
-		    asan != NULL && asan[0] != '\0' ? ":" : "", library,
-		    old != NULL && old[0] != '\0' ? ":" : "", old != NULL ? old : "") < 0 ||
-		setenv("LD_PRELOAD", preload, 1) != 0 || setenv("FLEXTOE_SOCKET", socket_path, 1) != 0) {
-		free(preload);
+	if (environment_set(library, socket_path) != 0)
 		return cli_fail("no memory");
-	}
-	free(preload);
 	execvp(argv[i], argv + i);
+	status = errno == ENOENT ? 127 : 126; /* as a shell's */
 	cli_fail("cannot start %s: %s", argv[i], strerror(errno));
-	return errno == ENOENT ? 127 : 126;
+	return status;
 }
