@@ -382,12 +382,12 @@ static void afxdp_tx_flush(struct device *dev)
 		}
 		if (!(load_relaxed32(tx->flags) & XDP_RING_NEED_WAKEUP))
 			return; /* the driver is at it by itself */
-		if (sendto(afxdp->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 && errno != EAGAIN &&
-			errno != EINTR) {
-			/* EBUSY, ENOBUFS, ENETDOWN: again at the next flush. The completion ring may be full.
-			 */
+		if (sendto(afxdp->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0) {
+			/* EAGAIN may mean a full completion ring, too, which nobody but us empties. */
 			done_collect(afxdp);
-			return;
+			/* EBUSY, ENOBUFS, ENETDOWN: again at the next flush. */
+			if (errno != EAGAIN && errno != EINTR)
+				return;
 		}
 	}
 }
