@@ -9,7 +9,9 @@
  * pure-ack                 an ACK for a segment of ours comes in; nothing goes out
  * tx-64, tx-1448           the application has written; the segment is built and handed to the device
  * rpc-64                   a request comes in, the reply goes out with its ACK, and so on: one RPC
- * The suffix -10k: on 10,000 connections in turn, in batches of 32.
+ * A round brings 32 of them, on 32 hot connections, so that each has its own ACK and its own notification (a
+ * batch of one connection would share them). The suffix -10k: the same on 10,000 connections in turn;
+ * -single: one segment a round, so that it pays for the round alone.
  */
 #include "bench/bench.h"
 
@@ -75,13 +77,15 @@ static int child_measure(const char *name, double *instructions)
 
 static int run(struct bench_run *run)
 {
-	for (unsigned many = 0; many < 2; many++)
+	static const char *const suffixes[] = {"", "-10k", "-single"};
+
+	for (unsigned suffix = 0; suffix < ARRAY_SIZE(suffixes); suffix++)
 		for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
 			char name[32];
 			double v;
 			int r;
 
-			snprintf(name, sizeof(name), "%s%s", kinds[i].name, many ? "-10k" : "");
+			snprintf(name, sizeof(name), "%s%s", kinds[i].name, suffixes[suffix]);
 			if (!bench_wants(run, name))
 				continue;
 			bench_progress(run, "counting instructions of %s", name);

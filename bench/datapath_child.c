@@ -12,7 +12,7 @@
 #include "bench/rig.h"
 #include "flextoe/abi.h"
 
-enum { ROUNDS = 2000, BATCH_FRAMES = 32 };
+enum { ROUNDS = 500, BATCH_FRAMES = 32 };
 
 /* The toggle that callgrind collects in; never inlined, and nothing else calls it. */
 __attribute__((noinline)) unsigned datapath_measured(struct rig *rig);
@@ -116,20 +116,21 @@ static int measure(const char *name)
 	const struct kind *k = NULL;
 	struct progress *progress;
 	struct rig rig;
-	uint32_t conns = 1, batch = 1, rounds = ROUNDS, done = 0;
-	size_t len = strlen(name);
-	bool many = len > 4 && strcmp(name + len - 4, "-10k") == 0;
+	uint32_t conns = BATCH_FRAMES, batch = BATCH_FRAMES, rounds = ROUNDS, done = 0;
+	const char *dash = strrchr(name, '-');
+	bool many = dash && strcmp(dash, "-10k") == 0, single = dash && strcmp(dash, "-single") == 0;
+	size_t len = many || single ? (size_t)(dash - name) : strlen(name);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (strncmp(kinds[i].name, name, len - (many ? 4 : 0)) == 0 &&
-			strlen(kinds[i].name) == len - (many ? 4 : 0))
+		if (strncmp(kinds[i].name, name, len) == 0 && strlen(kinds[i].name) == len)
 			k = &kinds[i];
 	if (!k)
 		return -EINVAL;
 	if (many) {
 		conns = 10000;
-		batch = BATCH_FRAMES;
 		rounds = 2 * conns / batch;
+	} else if (single) {
+		conns = batch = 1;
 	}
 	if (rig_open(&rig, conns, 16, DEVICE_TX_CSUM | DEVICE_TSO | DEVICE_RX_CSUM) != 0)
 		return -ENOMEM;

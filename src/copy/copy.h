@@ -26,6 +26,7 @@ struct copy_op {
 
 #define COPY_ASYNC   0x1u /* completes later: poll() tells; without it submit() returns when all is done */
 #define COPY_ORDERED 0x2u /* completes in the order of submission */
+#define COPY_DIRECT  0x4u /* regions are mapped here and submit() is a memcpy: the caller may do it itself */
 
 struct copy_engine;
 struct copy_ops {

@@ -64,7 +64,7 @@ static void memcpy_close(struct copy_engine *engine)
 
 static const struct copy_ops memcpy_ops = {
 	.name = "memcpy",
-	.caps = COPY_ORDERED,
+	.caps = COPY_ORDERED | COPY_DIRECT,
 	.max_len = UINT32_MAX,
 	.submit = memcpy_submit,
 	.poll = memcpy_poll,

@@ -6,13 +6,27 @@
  */
 #include "datapath/stages.h"
 
-static void copy_queue(struct datapath *dp, uint8_t *wire, uint32_t region, uint64_t offset, uint32_t len,
+/* One contiguous copy: at once where the region is mapped here, else through the engine. */
+static inline void copy_piece(struct datapath *dp, uint8_t *wire, uint32_t app, uint64_t offset, uint32_t len,
 	enum copy_direction direction)
 {
+	const struct region *r = &dp->regions[app];
+
+	if (likely(dp->copy_direct)) {
+		if (unlikely(offset + len >
+			     r->size)) { /* the region is gone; its connections are about to be */
+			count(dp, CNT_drop_copy_failed);
+			return;
+		}
+		if (direction == COPY_TO_REGION)
+			memcpy(r->base + offset, wire, len);
+		else
+			memcpy(wire, r->base + offset, len);
+		return;
+	}
 	if (dp->copy_count == COPY_BATCH)
 		dma_flush(dp);
-	dp->copies[dp->copy_count++] = (struct copy_op){wire, offset, region, len, direction, 0};
-	count_add(dp, CNT_copy_bytes, len);
+	dp->copies[dp->copy_count++] = (struct copy_op){wire, offset, app, len, direction, 0};
 }
 
 void dma_flush(struct datapath *dp)
@@ -40,9 +54,10 @@ void dma_receive(
 	uint64_t base = (uint64_t)c->host.rx_page << 12;
 	uint32_t first = min_u32(len, size - at);
 
-	copy_queue(dp, (uint8_t *)(uintptr_t)payload, c->id.app, base + at, first, COPY_TO_REGION);
-	if (first < len)
-		copy_queue(dp, (uint8_t *)(uintptr_t)payload + first, c->id.app, base, len - first,
+	count_add(dp, CNT_rx_payload_bytes, len);
+	copy_piece(dp, (uint8_t *)(uintptr_t)payload, c->id.app, base + at, first, COPY_TO_REGION);
+	if (unlikely(first < len))
+		copy_piece(dp, (uint8_t *)(uintptr_t)payload + first, c->id.app, base, len - first,
 			COPY_TO_REGION);
 }
 
@@ -66,9 +81,9 @@ void dma_transmit(struct datapath *dp, const struct port *port, const struct con
 		}
 		return;
 	}
-	copy_queue(dp, frame->data + frame->len, c->id.app, base + at, first, COPY_FROM_REGION);
-	if (first < plan->len)
-		copy_queue(dp, frame->data + frame->len + first, c->id.app, base, plan->len - first,
+	copy_piece(dp, frame->data + frame->len, c->id.app, base + at, first, COPY_FROM_REGION);
+	if (unlikely(first < plan->len))
+		copy_piece(dp, frame->data + frame->len + first, c->id.app, base, plan->len - first,
 			COPY_FROM_REGION);
 	frame->len += plan->len;
 }

@@ -32,6 +32,7 @@ struct datapath *datapath_create(const struct datapath_config *config)
 	dp->apps_max = config->apps_max;
 	dp->contexts_max = config->contexts_max;
 	dp->copy = config->copy;
+	dp->copy_direct = (config->copy->ops->caps & COPY_DIRECT) != 0;
 	dp->kick = config->kick;
 	dp->kick_arg = config->kick_arg;
 	dp->sched_head = dp->sched_tail = CONN_NONE;
@@ -202,19 +203,34 @@ void pipeline_touch(struct datapath *dp, uint32_t index)
 	dp->touched[dp->touched_count++] = index;
 }
 
-static void rx_segment(struct datapath *dp, struct port *port, struct rx_item *item)
+/* The connection of a segment: the one the look-up guessed by its hash, nearly always. */
+static inline uint32_t rx_find(const struct datapath *dp, const struct rx_item *item)
+{
+	if (likely(item->conn != CONN_NONE)) {
+		const struct conn_identity *id = &dp->conns[item->conn].id;
+		uint32_t ports;
+
+		memcpy(&ports, &id->local_port, 4);
+		if (likely(((id->local_addr[3] ^ item->local_addr) |
+				   (id->remote_addr[3] ^ item->remote_addr) | (ports ^ item->ports)) == 0))
+			return item->conn;
+	}
+	return flow_find(&dp->flows, dp->conns, item->hash, item->local_addr, item->remote_addr,
+		(be16)item->ports, (be16)(item->ports >> 16));
+}
+
+static inline void rx_segment(struct datapath *dp, struct port *port, struct rx_item *item)
 {
 	struct conn *c;
 	struct verdict v;
 
-	item->conn = flow_find(&dp->flows, dp->conns, item->hash, item->local_addr, item->remote_addr,
-		item->local_port, item->remote_port);
+	item->conn = rx_find(dp, item);
 	if (unlikely(item->conn == CONN_NONE)) {
 		ctl_exception(dp, port, item->frame, item->ip_bytes);
 		return;
 	}
 	c = &dp->conns[item->conn];
-	count(dp, CNT_rx_segments);
+	c->host.segs_in++;
 	if (unlikely(protocol_ended(&c->tcp))) {
 		count(dp, CNT_rx_duplicate);
 		return;
@@ -222,13 +238,12 @@ static void rx_segment(struct datapath *dp, struct port *port, struct rx_item *i
 	protocol_rx(&c->tcp, &dp->ooo, &item->seg, dp->now_us, &v);
 	if (v.place_len) {
 		dma_receive(dp, c, item->payload + v.place_skip, v.place_seq, v.place_len);
-		count_add(dp, CNT_rx_payload_bytes, v.place_len);
+		c->host.bytes_received += v.delivered;
 	}
 	if (unlikely(v.counter != COUNTERS))
-		count(dp, v.counter);
-	c->host.segs_in++;
-	c->host.bytes_received += v.delivered;
-	c->host.bytes_acked += v.acked;
+		count(dp, (enum counter)v.counter);
+	if (v.acked)
+		c->host.bytes_acked += v.acked;
 	if (unlikely(v.notify))
 		c->host.flags |= HOST_NTF_FORCE;
 	if (v.send && protocol_tx_pending(&c->tcp))
@@ -262,17 +277,17 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 	}
 	count_add(dp, CNT_rx_frames, n);
 	count_add(dp, CNT_rx_bytes, bytes);
-	if (count_items > 1)
-		for (unsigned i = 0; i < count_items; i++) {
-			uint32_t hint = flow_hint(&dp->flows, items[i].hash);
+	count_add(dp, CNT_rx_segments, count_items);
+	for (unsigned i = 0; i < count_items; i++) {
+		uint32_t hint = items[i].conn = flow_hint(&dp->flows, items[i].hash);
 
-			if (hint != CONN_NONE) {
-				prefetch(&dp->conns[hint].id);
-				prefetch_write(&dp->conns[hint].tcp);
-				prefetch_write((const char *)&dp->conns[hint].tcp + CACHE_LINE);
-				prefetch_write(&dp->conns[hint].host);
-			}
+		if (hint != CONN_NONE) {
+			prefetch(&dp->conns[hint].id);
+			prefetch_write(&dp->conns[hint].tcp);
+			prefetch_write((const char *)&dp->conns[hint].tcp + CACHE_LINE);
+			prefetch_write(&dp->conns[hint].host);
 		}
+	}
 	for (unsigned i = 0; i < count_items; i++)
 		rx_segment(dp, port, &items[i]);
 	dma_flush(dp); /* the frames go back to the device */

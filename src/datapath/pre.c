@@ -71,6 +71,51 @@ static inline bool mac_equal(const uint8_t *a, const uint8_t *b)
 	return ((a4 ^ b4) | (uint32_t)(a2 ^ b2)) == 0;
 }
 
+/*
+ * The frame nearly all are: to our address, IPv4 without options or fragments, TCP with aligned timestamps
+ * alone, the checksum vouched for. Compares whole words where the plain path below asks field by field; what
+ * it does not recognize it leaves to that path, which decides.
+ */
+static inline bool parse_usual(
+	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
+{
+	const uint8_t *p = frame->data;
+	const struct ipv4_hdr *ip = (const struct ipv4_hdr *)(p + sizeof(struct eth_hdr));
+	const struct tcp_hdr *tcp = (const struct tcp_hdr *)(ip + 1);
+	uint32_t type_version, frag_protocol, ports, total;
+	uint32_t opt[3];
+
+	if (unlikely(frame->len < sizeof(struct eth_hdr) + 52u || !(frame->flags & FRAME_CSUM_GOOD)))
+		return false;
+	memcpy(&type_version, p + 12, 4);
+	memcpy(&frag_protocol, p + 20, 4);
+	memcpy(&ports, tcp, 4);
+	memcpy(opt, tcp + 1, 12);
+	total = from_be16(ip->total_len);
+	if (unlikely(!mac_equal(p, port->mac) || (type_version & 0xffffffu) != 0x450008u ||
+		     (frag_protocol & 0xff00ff3fu) != 0x06000000u || tcp->data_off >> 4 != 8 ||
+		     opt[0] != TS_OPTION_ALIGNED || total < 52u ||
+		     total > frame->len - sizeof(struct eth_hdr) || !(ports & 0xffffu) || !(ports >> 16) ||
+		     !ipv4_checksum_good(ip, sizeof(*ip))))
+		return false;
+	item->frame = frame;
+	item->payload = (const uint8_t *)tcp + 32u;
+	item->seg = (struct segment){.seq = from_be32(tcp->seq),
+		.ack = from_be32(tcp->ack),
+		.len = total - 52u,
+		.wnd = from_be16(tcp->wnd),
+		.flags = tcp->flags,
+		.has_ts = 1,
+		.tsval = from_be32(opt[1]),
+		.tsecr = from_be32(opt[2])};
+	item->local_addr = ip->dst;
+	item->remote_addr = ip->src;
+	item->ports = ports << 16 | ports >> 16;
+	item->ip_bytes = (uint32_t)sizeof(struct eth_hdr) + total;
+	item->hash = flow_hash(&dp->flows, ip->dst, ip->src, (be16)item->ports, (be16)(item->ports >> 16));
+	return true;
+}
+
 enum pre_result pre_parse(
 	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
 {
@@ -80,6 +125,8 @@ enum pre_result pre_parse(
 	uint32_t ihl, total, tcp_len, off;
 	enum counter reason;
 
+	if (likely(parse_usual(dp, port, frame, item)))
+		return PRE_SEGMENT;
 	reason = CNT_drop_short;
 	if (unlikely(frame->len < sizeof(*eth)))
 		goto drop;
@@ -161,8 +208,7 @@ enum pre_result pre_parse(
 	item->frame = frame;
 	item->local_addr = ip->dst;
 	item->remote_addr = ip->src;
-	item->local_port = tcp->dst_port;
-	item->remote_port = tcp->src_port;
+	item->ports = (uint32_t)tcp->dst_port | (uint32_t)tcp->src_port << 16;
 	item->hash = flow_hash(&dp->flows, ip->dst, ip->src, tcp->dst_port, tcp->src_port);
 	return PRE_SEGMENT;
 

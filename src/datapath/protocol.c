@@ -211,6 +211,75 @@ static bool window_update(struct tcp_state *t, const struct segment *s)
 	return changed;
 }
 
+/* In-order text has come: RFC 9293 3.8.6.3, every second full segment at least; RFC 5681 4.2, a filled hole
+ * at once. */
+static inline void text_ack(struct tcp_state *t, bool at_once, uint32_t now_us)
+{
+	if (at_once || t->quick_acks || t->rcv_nxt - t->rcv_acked >= 2u * t->mss) {
+		ack_now(t);
+		if (t->quick_acks)
+			t->quick_acks--;
+	} else if (!(t->flags & TCPF_ACK_DELAYED)) {
+		t->flags |= TCPF_ACK_DELAYED;
+		t->ack_deadline_us = now_us + ACK_DELAY_US;
+	}
+}
+
+/* States and debts in which no segment is "usual". */
+#define UNUSUAL                                                                                              \
+	(TCPF_RECOVERY | TCPF_RTO_RECOVERY | TCPF_FIN_QUEUED | TCPF_FIN_RCVD | TCPF_APP_CLOSED | TCPF_PERSIST)
+
+/*
+ * What nearly all segments are on a connection at ease: next in sequence, plain ACK, timestamps in order,
+ * nothing missing, inside the window. Does what the walk in protocol_rx() would do, which is the rule.
+ */
+static inline bool rx_usual(struct tcp_state *t, const struct segment *s, uint32_t now_us, struct verdict *v)
+{
+	uint32_t wnd = (uint32_t)s->wnd << t->snd_wscale, acked = s->ack - t->snd_una;
+
+	if (unlikely(s->seq != t->rcv_nxt || (s->flags & ~TCP_PSH_) != TCP_ACK_ ||
+		     t->phase != TCP_PHASE_ESTABLISHED || (t->flags & UNUSUAL) || t->ooo != CONN_NONE ||
+		     s->len > t->rcv_adv - t->rcv_nxt || acked > t->snd_max - t->snd_una ||
+		     (!s->len && !acked) || t->dupacks || s->has_ts != (t->flags & TCPF_TIMESTAMPS) ||
+		     seq_lt(s->tsval, t->ts_recent) || seq_lt(s->ack, t->snd_wl2)))
+		return false;
+	if (s->has_ts && seq_leq(s->seq, t->rcv_acked)) {
+		t->ts_recent = s->tsval;
+		t->ts_recent_us = now_us;
+	}
+	t->probes = 0;
+	t->snd_wl1 = s->seq;
+	t->snd_wl2 = s->ack;
+	if (wnd != t->snd_wnd) {
+		t->snd_wnd = wnd;
+		t->max_snd_wnd = max_u32(t->max_snd_wnd, wnd);
+		v->send = true;
+	}
+	if (acked) {
+		if ((t->flags & TCPF_RTT_TIMING) && seq_geq(s->ack, t->rtt_seq)) {
+			t->flags &= (uint16_t)~TCPF_RTT_TIMING;
+			rtt_sample(t, now_us - t->rtt_start_us);
+		}
+		cwnd_grow(t, acked, t->snd_max - t->snd_una);
+		t->snd_una = s->ack;
+		t->snd_nxt = seq_max(t->snd_nxt, s->ack);
+		t->backoff = 0;
+		if (s->ack == t->snd_max)
+			t->flags &= (uint16_t)~TCPF_RTO_ARMED;
+		else
+			rto_arm(t, now_us);
+		v->acked = acked;
+		v->send = true;
+	}
+	if (s->len) {
+		v->place_len = v->delivered = s->len;
+		v->place_seq = s->seq;
+		t->rcv_nxt = s->seq + s->len;
+		text_ack(t, false, now_us);
+	}
+	return true;
+}
+
 void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s, uint32_t now_us,
 	struct verdict *v)
 {
@@ -219,8 +288,9 @@ void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segmen
 	bool fin = (s->flags & TCP_FIN_) != 0;
 	bool changed;
 
-	memset(v, 0, sizeof(*v));
-	v->counter = COUNTERS;
+	*v = (struct verdict){.counter = COUNTERS};
+	if (likely(rx_usual(t, s, now_us, v)))
+		return;
 
 	/* RFC 7323 5.3 R1: an old timestamp is an old segment; RST is exempt */
 	if ((t->flags & TCPF_TIMESTAMPS) && !(s->flags & TCP_RST_)) {
@@ -372,16 +442,7 @@ void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segmen
 			if (unlikely(held))
 				fin |= reassembly_join(t, pool);
 			v->delivered = t->rcv_nxt - before;
-			/* RFC 9293 3.8.6.3: every second full segment at least; RFC 5681 4.2: a filled hole
-			 * at once */
-			if (held || t->quick_acks || t->rcv_nxt - t->rcv_acked >= 2u * t->mss) {
-				ack_now(t);
-				if (t->quick_acks)
-					t->quick_acks--;
-			} else if (!(t->flags & TCPF_ACK_DELAYED)) {
-				t->flags |= TCPF_ACK_DELAYED;
-				t->ack_deadline_us = now_us + ACK_DELAY_US;
-			}
+			text_ack(t, held, now_us);
 		} else {
 			ack_now(t); /* RFC 5681 4.2: a duplicate ACK tells of the hole */
 			t->quick_acks = QUICK_ACKS;

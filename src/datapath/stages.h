@@ -71,6 +71,7 @@ struct datapath {
 	struct copy_engine *copy;
 	struct copy_op copies[COPY_BATCH];
 	unsigned copy_count;
+	bool copy_direct; /* the engine is a memcpy of this core's */
 	struct region *regions;
 	uint32_t apps_max;
 	/* contexts */
@@ -117,8 +118,8 @@ struct rx_item {
 	struct segment seg;
 	uint32_t hash;
 	be32 local_addr, remote_addr;
-	be16 local_port, remote_port;
-	uint32_t conn;
+	uint32_t ports;	   /* local | remote << 16, each in wire order: as they lie in conn_identity */
+	uint32_t conn;	   /* the likely one, then the right one */
 	uint32_t ip_bytes; /* Ethernet header and IP packet, without padding */
 };
 enum pre_result { PRE_SEGMENT, PRE_EXCEPTION, PRE_DROP };
