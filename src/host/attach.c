@@ -163,7 +163,7 @@ int attach_conn_info(struct flextoe *ft, struct flextoe_msg_conn_info *info)
 {
 	int fds[2], rc;
 
-	if (ft->control_fd < 0)
+	if (ft->control_fd < 0 || ft->channel_shared)
 		return -ENOTSUP;
 	info->header = header_of(FLEXTOE_MSG_CONN_INFO, sizeof(*info));
 	pthread_mutex_lock(&ft->lock);
@@ -355,6 +355,8 @@ int flextoe_context_open(struct flextoe *ft, struct flextoe_context **out)
 
 	if (atomic_load(&ft->dead))
 		return -EIO;
+	if (ft->channel_shared)
+		return -ENOSPC;
 	ctx = calloc(1, sizeof(*ctx));
 	if (!ctx)
 		return -ENOMEM;

@@ -147,8 +147,9 @@ struct flextoe {
 	uint32_t conns_max, contexts_max;
 	uint32_t spin_us;
 	uint8_t rx_shift, tx_shift;
-	bool mapped;	/* base is our own mapping */
-	int control_fd; /* -1: attached in memory */
+	bool mapped;	     /* base is our own mapping */
+	int control_fd;	     /* -1: attached in memory */
+	bool channel_shared; /* after fork(): the channel is the parent's to speak on */
 	uint32_t context_offset;
 	atomic_bool dead;
 	pthread_mutex_t lock; /* the control channel, the pool and the list of slabs */
@@ -227,6 +228,8 @@ static inline void conn_accepted(struct flextoe_conn *conn)
 	conn->hc_flags |= FLEXTOE_HC_ACCEPTED;
 	conn_dirty(conn);
 }
+/* Drops a connection without telling the engine: another process has it. */
+void conn_forget(struct flextoe_conn *conn);
 /* Makes `to` the connection's home. The caller owns both contexts and has drained the old one. */
 void conn_move(struct flextoe_conn *conn, struct flextoe_context *to);
 

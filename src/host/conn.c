@@ -536,6 +536,20 @@ static void conn_end(struct flextoe_conn *conn, uint16_t hc_flags)
 	conn_dirty(conn);
 }
 
+void conn_forget(struct flextoe_conn *conn)
+{
+	struct flextoe_context *ctx = conn->ctx;
+
+	for (uint32_t i = 0; (conn->flags & HOSTC_DIRTY) && i < ctx->dirty_count; i++)
+		if (ctx->dirty[i] == conn) {
+			ctx->dirty[i] = ctx->dirty[--ctx->dirty_count];
+			conn->flags &= (uint16_t)~HOSTC_DIRTY;
+		}
+	conn_unlink(conn);
+	conn->opaque = NULL;
+	conn_free(conn);
+}
+
 void flextoe_conn_close(struct flextoe_conn *conn)
 {
 	conn_end(conn, FLEXTOE_HC_CLOSE);

@@ -305,6 +305,7 @@ int posix_accept(struct socket *s, int fd, struct sockaddr *addr, socklen_t *len
 		return -EBADF;
 	if (s->rcv_timeout_us)
 		deadline = deadline_after_us(s->rcv_timeout_us);
+	heirs_reap();
 	for (;;) {
 		rc = s->state == SOCKET_KERNEL || s->state == SOCKET_UNDECIDED ? PASS_TO_KERNEL : -EINVAL;
 		if (s->state != SOCKET_LISTENING)

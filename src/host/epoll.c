@@ -549,7 +549,7 @@ int posix_epoll_wait(struct epoll *ep, int epfd, struct epoll_event *events, int
 			return n;
 		}
 		if (!ep->lanes || !sleeper_spin(ep->lanes, deadline_us)) {
-			n = epoll_sleep(ep, epfd, events, max, deadline_us, sigmask);
+			n = epoll_sleep(ep, epfd, events, max, heirs_deadline(deadline_us), sigmask);
 			if (n)
 				return n;
 		}

@@ -54,8 +54,10 @@ static struct lane *lane_choose(void)
 	struct lane *best = NULL;
 	unsigned limit = process.ft->contexts_max < LANES_MAX ? process.ft->contexts_max : LANES_MAX;
 
+	if (heir_own_lane())
+		return heir_own_lane();
 	for (unsigned i = 0; i < process.lane_count; i++)
-		if (!best || process.lane[i].users < best->users)
+		if (!heir_lane(i) && (!best || process.lane[i].users < best->users))
 			best = &process.lane[i];
 	if (best && (best->users == 0 || process.lane_count == limit))
 		return best;
@@ -224,9 +226,19 @@ static void eventfd_clear(int fd)
 		return; /* another thread was faster */
 }
 
+uint64_t heirs_deadline(uint64_t deadline_us)
+{
+	uint64_t look_us;
+
+	if (likely(!heirs_reap()))
+		return deadline_us;
+	look_us = deadline_after_us(HEIR_LOOK_US);
+	return look_us < deadline_us ? look_us : deadline_us;
+}
+
 int sleeper_poll(const struct sleep *sleep, struct pollfd *extra, unsigned extra_count)
 {
-	uint64_t mask = sleep->mask, deadline_us = sleep->deadline_us;
+	uint64_t mask = sleep->mask, deadline_us = heirs_deadline(sleep->deadline_us);
 	struct pollfd few[16], *fds = few;
 	struct timespec ts, *timeout = NULL;
 	struct sleeper sleeper;

@@ -56,6 +56,9 @@ static int ours_ready(struct pollfd *fds, nfds_t count, uint64_t *lanes)
 		} else if (socket_offloaded((struct socket *)file)) {
 			struct socket *s = (struct socket *)file;
 
+			if (unlikely(s->inherited))
+				socket_unlock(socket_lock(s, fds[i].fd));
+
 			*lanes |= 1ull << __atomic_load_n(&s->lane, __ATOMIC_ACQUIRE)->index;
 			events = socket_events(s);
 		}

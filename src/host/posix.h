@@ -84,6 +84,8 @@ struct sleep {
 int sleeper_poll(const struct sleep *sleep, struct pollfd *extra, unsigned extra_count);
 /* After -EINTR: every signal that has a handler asks for system calls to be restarted. */
 bool signals_restart(void);
+/* An earlier deadline for a sleep while there are children to look after. */
+uint64_t heirs_deadline(uint64_t deadline_us);
 /* The calling thread's own eventfd, or a negative errno value. */
 int thread_wake_fd(void);
 
@@ -109,6 +111,8 @@ extern struct process {
 
 /* Attaches if that has not been tried. */
 enum process_state process_attach(void);
+/* The process ends: what is open is closed. */
+void process_exit(void);
 /* True in the process that attached; false in a child of vfork(), which must not touch what it shares. */
 bool process_is_self(void);
 /* The engine serves this address (ours is true when it is one of its own). */
@@ -122,6 +126,25 @@ uint64_t deadline_after_us(uint64_t us);
 void unsupported(const char *name, long value);
 /* Calls print for each. */
 void unsupported_each(void (*print)(void *arg, const char *name, long value, unsigned long count), void *arg);
+
+/* ---- heir.c ---- */
+
+/* Before fork(), all locked: a context for the child, if there are connections to inherit. */
+void heir_prepare(void);
+/* In the child: keeps the inherited connections; false: there are none, start anew. */
+bool heir_child(void);
+/* In the parent, after fork(). */
+void heir_parent(void);
+/* In a child that inherited: the one lane it has; else NULL. */
+struct lane *heir_own_lane(void);
+/* This lane is kept for children. */
+bool heir_lane(unsigned index);
+/* Takes back what children left that have ended, now and then; true while there are some that live. */
+bool heirs_reap(void);
+#define HEIR_LOOK_US 100000u /* a parent that sleeps looks after them so often */
+/* Another process has the connection too: the caller drops it without a word to the engine. */
+bool heir_conn_shared(const struct flextoe_conn *conn);
+void heir_conn_opened(const struct flextoe_conn *conn);
 
 /* ---- fdtable.c ---- */
 
@@ -180,7 +203,8 @@ struct socket {
 	bool kernel_bound; /* the kernel's socket has the same port */
 	bool error_told;   /* the connection's error was reported: from now on end of stream and EPIPE */
 	bool shut_rd, shut_wr;
-	bool answered; /* the synchronous request has its answer */
+	bool inherited; /* by fork(), and not used since: notifications still go to the parent */
+	bool answered;	/* the synchronous request has its answer */
 	bool reuse_addr, reuse_port;
 	bool nodelay, cork, keepalive, quickack, tos_set;
 	bool linger_on;

@@ -134,6 +134,18 @@ EXPORT int dup3(int fd, int to, int flags)
 	return rc;
 }
 
+EXPORT void _exit(int status)
+{
+	process_exit();
+	syscall(SYS_exit_group, status);
+	__builtin_unreachable();
+}
+
+EXPORT void _Exit(int status)
+{
+	_exit(status);
+}
+
 /* ---- names ---- */
 
 EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)

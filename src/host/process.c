@@ -24,41 +24,72 @@ static struct mutex unsupported_lock;
 
 /* ---- fork ---- */
 
+static unsigned fork_lanes; /* locked around fork() */
+
 static void fork_prepare(void)
 {
+	fork_lanes = process.lane_count;
+	for (unsigned i = 0; i < fork_lanes; i++)
+		mutex_lock(&process.lane[i].lock);
 	mutex_lock(&process.lock);
+	if (atomic_load(&process.state) == PROCESS_ATTACHED)
+		heir_prepare();
 }
 
 static void fork_parent(void)
 {
+	heir_parent();
 	mutex_unlock(&process.lock);
+	for (unsigned i = 0; i < fork_lanes; i++)
+		mutex_unlock(&process.lane[i].lock);
+}
+
+/* Nothing of the parent's is the child's; its own first socket attaches it anew. */
+static void child_detach(void)
+{
+	for (unsigned i = 0; i < process.lane_count; i++) {
+		syscall(SYS_close, process.lane[i].ctx->wake_fd);
+		syscall(SYS_close, process.lane[i].ctx->doorbell_fd);
+	}
+	attach_forget(process.ft);
+	syscall(SYS_close, process.placeholder_fd);
+	fdtable_forget();
+	memset(process.lane, 0, sizeof(process.lane));
+	process.ft = NULL;
+	process.placeholder_fd = -1;
+	process.lane_count = 0;
+	process.pid = 0;
+	atomic_store(&process.state, PROCESS_NEW);
 }
 
 /*
- * The child has copies of the parent's descriptors, but only the parent's connections are the engine's: what
- * the child closes are placeholders. Its own first socket attaches it anew.
+ * A child keeps what was connected (heir.c); without connections it starts anew. Descriptors of listeners and
+ * everything else are placeholders there.
  */
 static void fork_child(void)
 {
-	unsigned lanes = process.lane_count;
-
-	if (atomic_load(&process.state) == PROCESS_ATTACHED) {
-		for (unsigned i = 0; i < lanes; i++) {
-			syscall(SYS_close, process.lane[i].ctx->wake_fd);
-			syscall(SYS_close, process.lane[i].ctx->doorbell_fd);
-		}
-		attach_forget(process.ft);
-		syscall(SYS_close, process.placeholder_fd);
-		fdtable_forget();
-		memset(process.lane, 0, sizeof(process.lane));
-		process.ft = NULL;
-		process.placeholder_fd = -1;
-		process.lane_count = 0;
-		process.pid = 0;
-		atomic_store(&process.state, PROCESS_NEW);
-	}
 	atomic_store(&process.lock.word, 0);
 	atomic_store(&unsupported_lock.word, 0);
+	for (unsigned i = 0; i < LANES_MAX; i++) {
+		atomic_store(&process.lane[i].lock.word, 0);
+		process.lane[i].waiters = NULL;
+		process.lane[i].users = 0;
+	}
+	if (atomic_load(&process.state) != PROCESS_ATTACHED)
+		return;
+	if (heir_child()) {
+		process.pid = (pid_t)syscall(SYS_getpid);
+		process.ft->channel_shared = true;
+	} else {
+		child_detach();
+	}
+}
+
+/* A process that ends without closing: the engine hears of it at once only if no other has the channel. */
+void process_exit(void)
+{
+	if (heir_own_lane() && process_is_self())
+		fdtable_close_range(0, ~0u);
 }
 
 /* ---- attaching ---- */
@@ -93,7 +124,8 @@ static void unsupported_print(void *arg, const char *name, long value, unsigned 
 
 static void at_exit(void)
 {
-	if (process_is_self())
+	process_exit();
+	if (process_is_self() && environment_is_set("FLEXTOE_DEBUG"))
 		unsupported_each(unsupported_print, NULL);
 }
 
@@ -107,8 +139,7 @@ static enum process_state attach_locked(void)
 	if (!prepared) {
 		prepared = true;
 		pthread_atfork(fork_prepare, fork_parent, fork_child);
-		if (environment_is_set("FLEXTOE_DEBUG"))
-			atexit(at_exit);
+		atexit(at_exit);
 	}
 	rc = fdtable_init();
 	if (rc == 0)

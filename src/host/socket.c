@@ -59,6 +59,15 @@ struct socket *socket_alloc(struct lane *lane)
 
 /* ---- lock ---- */
 
+/* The first use after fork(): from now on the notifications come here. The lane is locked. */
+static void inherited_take(struct socket *s)
+{
+	s->inherited = false;
+	s->conn->hc_flags |= FLEXTOE_HC_NOTIFY_HERE;
+	conn_dirty(s->conn);
+	context_flush(s->conn->ctx);
+}
+
 struct lane *socket_lock(struct socket *s, int fd)
 {
 	for (;;) {
@@ -69,8 +78,11 @@ struct lane *socket_lock(struct socket *s, int fd)
 			mutex_unlock(&lane->lock); /* it has moved */
 			continue;
 		}
-		if (likely(s->state != SOCKET_FREE && (fd < 0 || file_of(fd) == &s->file)))
+		if (likely(s->state != SOCKET_FREE && (fd < 0 || file_of(fd) == &s->file))) {
+			if (unlikely(s->inherited && fd >= 0))
+				inherited_take(s);
 			return lane;
+		}
 		mutex_unlock(&lane->lock);
 		return NULL;
 	}
@@ -146,6 +158,7 @@ static void accept_event(struct lane *lane, struct socket *s, struct flextoe_con
 	(void)lane;
 	conn->opaque = NULL;
 	conn->next = NULL;
+	heir_conn_opened(conn);
 	if (!s) {
 		flextoe_conn_abort(conn);
 		return;
@@ -190,6 +203,7 @@ void socket_event(struct lane *lane, const struct flextoe_event *event)
 		}
 		s->local.sin_addr.s_addr = event->conn->local_addr;
 		s->local.sin_port = event->conn->local_port;
+		heir_conn_opened(event->conn);
 		__atomic_store_n(&s->state, SOCKET_CONNECTED, __ATOMIC_RELEASE);
 		sockopt_apply(s);
 		break;
@@ -370,7 +384,9 @@ void socket_destroy(struct socket *s)
 	if (s->conn) {
 		struct flextoe_conn *conn = s->conn;
 
-		if (s->linger_on && s->linger_s == 0)
+		if (heir_conn_shared(conn))
+			conn_forget(conn);
+		else if (s->linger_on && s->linger_s == 0)
 			flextoe_conn_abort(conn);
 		else
 			flextoe_conn_close(conn);
