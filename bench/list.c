@@ -3,8 +3,8 @@
 #include "bench/bench.h"
 #include "core/platform.h"
 
-extern const struct bench bench_datapath, bench_engine, bench_rpc, bench_memcached, bench_bulk, bench_connrate, bench_footprint,
-	bench_device;
+extern const struct bench bench_datapath, bench_engine, bench_rpc, bench_memcached, bench_bulk,
+	bench_connrate, bench_footprint, bench_device;
 
 const struct bench *const bench_list[] = {
 	&bench_datapath,

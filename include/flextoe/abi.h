@@ -195,13 +195,13 @@ struct flextoe_ntf {
  * is about to sleep sets its asleep word, orders that before a last look at its ring, and then sleeps on its
  * eventfd; the other side, after it has produced, looks at the word (ordered after the marks) and writes the
  * eventfd when it is set. The sleeper clears its own word when it is awake. The application's word is 0 or
- * 1 + the core it went to sleep on; the engine's is 0 or a number that is another one for every sleep, so that
- * a doorbell is rung once a sleep.
+ * 1 + the core it went to sleep on; the engine's is 0 or a number that is another one for every sleep, so
+ * that a doorbell is rung once a sleep.
  *
- * Two that share a core cannot run at the same time, so waking the other early only costs: on the engine's own
- * core (engine_cpu) an application rings the doorbell no earlier than it goes to sleep itself, and the engine
- * wakes applications when it has nothing left to do. The engine looks again after a millisecond when it sleeps
- * while an application is awake, so nothing is lost when that one computes for long.
+ * Two that share a core cannot run at the same time, so waking the other early only costs: on the engine's
+ * own core (engine_cpu) an application rings the doorbell no earlier than it goes to sleep itself, and the
+ * engine wakes applications when it has nothing left to do. The engine looks again after a millisecond when
+ * it sleeps while an application is awake, so nothing is lost when that one computes for long.
  */
 struct flextoe_words {
 	/* written by the application */

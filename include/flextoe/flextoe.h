@@ -72,8 +72,9 @@ struct flextoe_event {
 };
 
 /*
- * Several events of one flextoe_poll() may be for one connection. After a connection is closed, its later ones
- * in the same array are to be skipped: until the next flextoe_poll(), flextoe_conn_opaque() of it is NULL.
+ * Several events of one flextoe_poll() may be for one connection. After a connection is closed, its later
+ * ones in the same array are to be skipped: until the next flextoe_poll(), flextoe_conn_opaque() of it is
+ * NULL.
  */
 
 /* Collects up to max events; 0 when there is nothing new. Also flushes what the calls below have queued. */
