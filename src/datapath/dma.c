@@ -70,7 +70,7 @@ void dma_transmit(struct datapath *dp, const struct port *port, const struct con
 	uint32_t first = min_u32(plan->len, size - at);
 	const struct region *r = &dp->regions[c->id.app];
 
-	if (plan->len >= GATHER_MIN && (port->caps & DEVICE_TX_GATHER) && r->base) {
+	if (unlikely(plan->len >= GATHER_MIN) && (port->caps & DEVICE_TX_GATHER) && r->base) {
 		frame->frag[0].data = r->base + base + at;
 		frame->frag[0].len = first;
 		frame->frag_count = 1;

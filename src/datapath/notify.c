@@ -51,23 +51,32 @@ static void pending_add(struct datapath *dp, struct context *ctx, struct conn *c
 	count(dp, CNT_ntf_deferred);
 }
 
+/* The connection's positions, written straight into the next slot. */
 static void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
 {
-	struct flextoe_ntf ntf = {0};
+	struct flextoe_ntf *slot = &ctx->area->ntf[ctx->ntf_pos & (FLEXTOE_NTF_SLOTS - 1u)];
+	uint8_t mark = flextoe_mark(ctx->ntf_pos, FLEXTOE_NTF_SLOTS);
 	const struct tcp_state *t = &c->tcp;
+	uint32_t flags = 0;
 
-	ntf.update.conn = c->id.handle;
-	ntf.update.rx_head = c->host.rx_notified = rx_data_end(t) - t->rx_base;
-	ntf.update.tx_tail = c->host.tx_notified = tx_data_una(t) - t->tx_base;
-	if (t->flags & TCPF_FIN_RCVD)
-		ntf.update.flags |= FLEXTOE_NTF_FIN;
-	if (protocol_ended(t)) {
-		ntf.update.flags |= t->error ? FLEXTOE_NTF_ERROR : FLEXTOE_NTF_CLOSED;
-		ntf.update.error = t->error;
-	}
-	ntf.type = FLEXTOE_NTF_UPDATE;
+	if (unlikely(t->flags & TCPF_FIN_RCVD))
+		flags |= FLEXTOE_NTF_FIN;
+	if (unlikely(protocol_ended(t)))
+		flags |= t->error ? FLEXTOE_NTF_ERROR : FLEXTOE_NTF_CLOSED;
+	c->host.rx_notified = rx_data_end(t) - t->rx_base;
+	c->host.tx_notified = tx_data_una(t) - t->tx_base;
 	c->host.flags &= (uint16_t)~HOST_NTF_FORCE;
-	ring_put(dp, ctx, &ntf);
+	slot->update.conn = c->id.handle;
+	slot->update.rx_head = c->host.rx_notified;
+	slot->update.tx_tail = c->host.tx_notified;
+	slot->update.flags = (uint16_t)flags;
+	slot->update.error = flags & FLEXTOE_NTF_ERROR ? t->error : 0;
+	slot->type = FLEXTOE_NTF_UPDATE;
+	store_release8(&slot->mark, mark);
+	ctx->ntf_pos++;
+	ctx->wrote = true;
+	dp->kicks = true;
+	count(dp, CNT_ntf_sent);
 }
 
 void notify_conn(struct datapath *dp, struct conn *c, uint32_t index)

@@ -9,75 +9,80 @@
 
 #define TS_OPTION_ALIGNED 0x0a080101u
 
-struct headers {
-	struct eth_hdr eth;
-	struct ipv4_hdr ip;
-	struct tcp_hdr tcp;
-	uint32_t ts[3]; /* the option, when negotiated */
-} __attribute__((packed));
+#define HDR_IP	34u /* Ethernet and IPv4 header */
+#define HDR_TCP 54u /* and TCP without options */
+#define HDR_TS	66u /* and the timestamps */
 
+static inline void put16(uint8_t *p, uint32_t v)
+{
+	uint16_t v16 = (uint16_t)v;
+
+	memcpy(p, &v16, 2);
+}
+
+static inline void put32(uint8_t *p, uint32_t v)
+{
+	memcpy(p, &v, 4);
+}
+
+static inline uint32_t fold(uint32_t sum)
+{
+	sum = (sum & 0xffffu) + (sum >> 16);
+	return (sum & 0xffffu) + (sum >> 16);
+}
+
+/* Whole words where the layout allows it; each line names the fields it writes, in their order on the wire.
+ */
 uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
 	const struct tx_plan *plan, struct frame *frame)
 {
-	struct headers *h = (struct headers *)frame->data;
 	const struct conn_identity *id = &c->id;
-	uint32_t hdr_len = sizeof(*h), tcp_len;
-	uint32_t sum, ip_sum;
+	uint8_t *p = frame->data;
+	uint32_t hdr_len = HDR_TCP, data_off = 5u << 4, tcp_len, total_be, sum = id->pseudo_sum;
 
-	memcpy(h->eth.dst, id->remote_mac, 6);
-	memcpy(h->eth.src, port->mac, 6);
-	h->eth.type = to_be16(ETHTYPE_IPV4_);
-	if (c->tcp.flags & TCPF_TIMESTAMPS) {
-		h->ts[0] = TS_OPTION_ALIGNED;
-		h->ts[1] = to_be32(dp->now_ms);
-		h->ts[2] = to_be32(c->tcp.ts_recent);
-		h->tcp.data_off = 8u << 4;
-	} else {
-		hdr_len -= 12u;
-		h->tcp.data_off = 5u << 4;
+	if (likely(c->tcp.flags & TCPF_TIMESTAMPS)) {
+		hdr_len = HDR_TS;
+		data_off = 8u << 4;
+		put32(p + 54, TS_OPTION_ALIGNED);
+		put32(p + 58, to_be32(dp->now_ms));
+		put32(p + 62, to_be32(c->tcp.ts_recent));
 	}
-	tcp_len = hdr_len - (uint32_t)sizeof(h->eth) - (uint32_t)sizeof(h->ip) + plan->len;
+	tcp_len = hdr_len - HDR_IP + plan->len;
+	total_be = to_be16((uint16_t)(tcp_len + 20u));
 
-	h->ip.version_ihl = 0x45;
-	h->ip.tos = id->tos;
-	h->ip.total_len = to_be16((uint16_t)(tcp_len + sizeof(h->ip)));
-	h->ip.id = 0; /* RFC 6864: atomic datagrams need none */
-	h->ip.frag = to_be16(IPV4_DF_);
-	h->ip.ttl = id->ttl;
-	h->ip.protocol = IPPROTO_TCP_;
-	h->ip.src = id->local_addr[3];
-	h->ip.dst = id->remote_addr[3];
-	sum = id->pseudo_sum; /* of the addresses and the protocol, which lies alike in both headers */
-	ip_sum = sum + 0x45u + ((uint32_t)id->tos << 8) + h->ip.total_len + h->ip.frag + id->ttl;
-	ip_sum = (ip_sum & 0xffffu) + (ip_sum >> 16);
-	ip_sum = (ip_sum & 0xffffu) + (ip_sum >> 16);
-	h->ip.checksum = (be16)~ip_sum;
-
-	h->tcp.src_port = id->local_port;
-	h->tcp.dst_port = id->remote_port;
-	h->tcp.seq = to_be32(plan->seq);
-	h->tcp.ack = to_be32(plan->ack);
-	h->tcp.flags = plan->flags;
-	h->tcp.wnd = to_be16(plan->wnd);
-	h->tcp.urg = 0;
-	sum += to_be16((uint16_t)tcp_len);
-	sum = (sum & 0xffffu) + (sum >> 16);
-	sum = (sum & 0xffffu) + (sum >> 16);
-	h->tcp.checksum = (be16)sum; /* the pseudo header's; whoever completes the checksum adds the rest */
+	memcpy(p, id->remote_mac, 6);
+	memcpy(p + 6, port->mac, 6);
+	put32(p + 12, 0x450008u | (uint32_t)id->tos << 24); /* type, version and length, DSCP and ECN */
+	put32(p + 16, total_be); /* total length; identification 0: RFC 6864, atomic datagrams need none */
+	put32(p + 20,
+		0x0040u | (uint32_t)id->ttl << 16 | (uint32_t)IPPROTO_TCP_ << 24); /* DF, TTL, protocol */
+	/* pseudo_sum has the addresses and the protocol, which stands in both headers at the same half of a
+	 * word */
+	put16(p + 24, ~fold(sum + 0x45u + ((uint32_t)id->tos << 8) + total_be + 0x0040u + id->ttl));
+	put32(p + 26, id->local_addr[3]);
+	put32(p + 30, id->remote_addr[3]);
+	memcpy(p + 34, &id->local_port, 4); /* and remote_port, which follows it */
+	put32(p + 38, to_be32(plan->seq));
+	put32(p + 42, to_be32(plan->ack));
+	put32(p + 46, data_off | (uint32_t)plan->flags << 8 | (uint32_t)to_be16(plan->wnd) << 16);
+	/* checksum: the pseudo header's, whoever completes it adds the rest; urgent pointer 0 */
+	put32(p + 50, fold(sum + to_be16((uint16_t)tcp_len)));
 
 	frame->len = hdr_len;
 	frame->hdr_len = (uint16_t)hdr_len;
 	frame->flags = FRAME_CSUM_OFFLOAD;
-	frame->csum_start = sizeof(h->eth) + sizeof(h->ip);
+	frame->csum_start = HDR_IP;
 	frame->csum_offset = 16;
 	frame->frag_count = 0;
 	frame->gso_size = 0;
-	if (plan->len > c->tcp.mss) {
-		frame->flags |= FRAME_TSO;
+	if (unlikely(plan->len > c->tcp.mss)) {
+		frame->flags = FRAME_CSUM_OFFLOAD | FRAME_TSO;
 		frame->gso_size = c->tcp.mss;
 	}
 	return hdr_len;
 }
+_Static_assert(offsetof(struct conn_identity, remote_port) == offsetof(struct conn_identity, local_port) + 2,
+	"the ports are copied together");
 
 void post_checksum(struct frame *frame)
 {
