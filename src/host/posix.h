@@ -111,6 +111,8 @@ extern struct process {
 
 /* Attaches if that has not been tried. */
 enum process_state process_attach(void);
+/* Follows fork() and exit() from now on. */
+void process_hooks(void);
 /* The process ends: what is open is closed. */
 void process_exit(void);
 /* True in the process that attached; false in a child of vfork(), which must not touch what it shares. */

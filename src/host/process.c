@@ -129,18 +129,24 @@ static void at_exit(void)
 		unsupported_each(unsupported_print, NULL);
 }
 
+void process_hooks(void)
+{
+	static bool hooked;
+
+	if (hooked)
+		return;
+	hooked = true;
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	atexit(at_exit);
+}
+
 /* The process is locked. */
 static enum process_state attach_locked(void)
 {
-	static bool prepared;
 	bool required = environment_is_set("FLEXTOE_REQUIRE");
 	int rc;
 
-	if (!prepared) {
-		prepared = true;
-		pthread_atfork(fork_prepare, fork_parent, fork_child);
-		atexit(at_exit);
-	}
+	process_hooks();
 	rc = fdtable_init();
 	if (rc == 0)
 		rc = flextoe_open(NULL, program_name(), &process.ft);

@@ -34,6 +34,7 @@ static int engine_setup(void **state)
 	process.ft->welcome.address[0].addr = FAKE_ADDRESS;
 	process.ft->welcome.address[0].prefix_len = 24;
 	process.placeholder_fd = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	process_hooks();
 	process.pid = getpid();
 	atomic_store(&process.state, PROCESS_ATTACHED);
 	fake_engine_start(engine);

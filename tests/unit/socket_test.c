@@ -523,6 +523,79 @@ static void closing_is_complete(void **state)
 	}
 }
 
+/* The parent accepts and closes, the child serves, as forking servers do. */
+static void a_child_serves_what_the_parent_accepted(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 20; round++) {
+		char text[8] = {0};
+		int fd[2], status;
+		pid_t child;
+
+		pair_open(fd);
+		child = fork();
+		if (child == 0) {
+			alarm(10);
+			close(fd[0]);
+			if (recv(fd[1], text, 4, MSG_WAITALL) != 4 || send(fd[1], text, 4, 0) != 4)
+				_exit(1);
+			if (round & 1) /* otherwise by ending */
+				close(fd[1]);
+			_exit(read(fd[0], text, 1) == -1 ? 0 : 2);
+		}
+		close(fd[1]);
+		assert_int_equal(write(fd[0], "ping", 4), 4);
+		assert_int_equal(recv(fd[0], text, 4, MSG_WAITALL), 4);
+		assert_memory_equal(text, "ping", 4);
+		assert_int_equal(read(fd[0], text, 1), 0); /* the child had the last descriptor */
+		close(fd[0]);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+}
+
+static void a_child_that_dies_or_executes_keeps_nothing_open(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 4; round++) {
+		int fd[2], status;
+		pid_t child;
+		char c;
+
+		pair_open(fd);
+		child = fork();
+		if (child == 0) {
+			if (round & 1)
+				execl("/bin/sleep", "sleep", "1", NULL);
+			raise(SIGKILL);
+		}
+		close(fd[1]);
+		assert_int_equal(read(fd[0], &c, 1), 0);
+		close(fd[0]);
+		assert_int_equal(waitpid(child, &status, 0), child);
+	}
+}
+
+static void a_child_that_does_not_use_it_harms_nothing(void **state)
+{
+	int fd[2], status;
+	pid_t child;
+	char c;
+
+	(void)state;
+	pair_open(fd);
+	child = fork();
+	if (child == 0)
+		_exit(0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(write(fd[0], "x", 1), 1);
+	assert_int_equal(read(fd[1], &c, 1), 1);
+	usleep(50000);
+	close(fd[0]);
+	assert_int_equal(read(fd[1], &c, 1), 0);
+	close(fd[1]);
+}
+
 static void the_engine_dies(void **state)
 {
 	struct sockaddr_in to = address(FAKE_ADDRESS, htons(80));
@@ -569,6 +642,9 @@ int main(void)
 		cmocka_unit_test(streams_from_many_threads),
 		cmocka_unit_test(files_are_sent),
 		cmocka_unit_test(closing_is_complete),
+		cmocka_unit_test(a_child_serves_what_the_parent_accepted),
+		cmocka_unit_test(a_child_that_dies_or_executes_keeps_nothing_open),
+		cmocka_unit_test(a_child_that_does_not_use_it_harms_nothing),
 		cmocka_unit_test(the_engine_dies),
 	};
 
