@@ -123,21 +123,23 @@ class Lab:
             return
         self.closed = True
         atexit.unregister(self.close)
-        for p in reversed(self.processes):
-            if p.poll() is None:
-                p.terminate()
-        for p in self.processes:
-            try:
-                p.wait(3)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
-            for pipe in (p.stdin, p.stdout, p.stderr):
-                if pipe:
-                    try:
-                        pipe.close()
-                    except OSError:
-                        pass
+        engines = [d.process for d in self.daemons]
+        for group in ([p for p in self.processes if p not in engines], engines):
+            for p in group:
+                if p.poll() is None:
+                    p.terminate()
+            for p in group:
+                try:
+                    p.wait(3)
+                except subprocess.TimeoutExpired:
+                    p.kill()
+                    p.wait()
+                for pipe in (p.stdin, p.stdout, p.stderr):
+                    if pipe:
+                        try:
+                            pipe.close()
+                        except OSError:
+                            pass
         for name in self.namespaces:
             sh("ip", "netns", "del", name, check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
