@@ -475,9 +475,9 @@ int posix_shutdown(struct socket *s, int fd, int how)
 		rc = -ENOTCONN;
 	} else {
 		if (how != SHUT_WR)
-			s->shut_rd = true;
+			__atomic_store_n(&s->shut_rd, true, __ATOMIC_RELEASE);
 		if (how != SHUT_RD && !s->shut_wr) {
-			s->shut_wr = true;
+			__atomic_store_n(&s->shut_wr, true, __ATOMIC_RELEASE);
 			flextoe_shutdown(s->conn);
 			context_flush(lane->ctx);
 		}

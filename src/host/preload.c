@@ -455,6 +455,12 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset
 	NO_SEEK(fd, REAL(pwritev2)(fd, iov, count, offset, flags));
 }
 
+/* off_t has 64 bits: the names that say so are the same functions. */
+__typeof__(preadv) preadv64 EXPORT __attribute__((alias("preadv")));
+__typeof__(pwritev) pwritev64 EXPORT __attribute__((alias("pwritev")));
+__typeof__(preadv2) preadv64v2 EXPORT __attribute__((alias("preadv2")));
+__typeof__(pwritev2) pwritev64v2 EXPORT __attribute__((alias("pwritev2")));
+
 /* ---- fortified names ---- */
 
 extern void __chk_fail(void) __attribute__((noreturn));

@@ -100,16 +100,18 @@ static unsigned connected_events(const struct socket *s, const struct flextoe_co
 {
 	unsigned flags = __atomic_load_n(&conn->ntf_flags, __ATOMIC_ACQUIRE), events = 0;
 	bool ended = flags & FLEXTOE_NTF_ERROR;
+	bool shut_rd = __atomic_load_n(&s->shut_rd, __ATOMIC_ACQUIRE);
+	bool shut_wr = __atomic_load_n(&s->shut_wr, __ATOMIC_ACQUIRE);
 
 	if (conn_rx_bytes(conn))
 		events |= POLLIN | POLLRDNORM;
 	if (conn_rx_bytes(conn) >= s->rx_wanted)
 		events |= SOCKET_RX_WANTED;
-	if (ended || s->shut_rd || (flags & FLEXTOE_NTF_FIN))
+	if (ended || shut_rd || (flags & FLEXTOE_NTF_FIN))
 		events |= POLLIN | POLLRDNORM | POLLRDHUP;
-	if (ended || s->shut_wr || conn_writable(conn))
+	if (ended || shut_wr || conn_writable(conn))
 		events |= POLLOUT | POLLWRNORM;
-	if (ended || (s->shut_wr && (s->shut_rd || (flags & FLEXTOE_NTF_FIN))))
+	if (ended || (shut_wr && (shut_rd || (flags & FLEXTOE_NTF_FIN))))
 		events |= POLLHUP;
 	if (ended && !s->error_told)
 		events |= POLLERR;
@@ -119,7 +121,7 @@ static unsigned connected_events(const struct socket *s, const struct flextoe_co
 unsigned socket_events(const struct socket *s)
 {
 	const struct flextoe_conn *conn = __atomic_load_n(&s->conn, __ATOMIC_ACQUIRE);
-	unsigned events = s->answered ? SOCKET_ANSWERED : 0;
+	unsigned events = __atomic_load_n(&s->answered, __ATOMIC_ACQUIRE) ? SOCKET_ANSWERED : 0;
 
 	switch (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE)) {
 	case SOCKET_LISTENING:
