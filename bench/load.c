@@ -141,7 +141,7 @@ int main(int argc, char **argv)
 		.warmup_s = 0.5,
 		.seconds = 2};
 	struct load_result result = {.latency = &latency};
-	struct workload w = {.random = 0x9e3779b97f4a7c15u};
+	static struct workload w = {.random = 0x9e3779b97f4a7c15u};
 	struct rlimit files;
 	const char *mode;
 	bool have_server = false;
