@@ -244,8 +244,13 @@ out:
 
 /* ---- accept() ---- */
 
-/* Makes a descriptor and a socket for the first connection that waits. The lane is locked. */
-static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *addr, socklen_t *len, int flags)
+/*
+ * Makes a descriptor and a socket for the first connection that waits. The lane is locked. The caller puts
+ * the socket into the table of descriptors without the lock, since that may end a stale socket of that
+ * number.
+ */
+static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *addr, socklen_t *len, int flags,
+	struct socket **out)
 {
 	struct flextoe_conn *conn = s->accept_head;
 	struct socket *new;
@@ -291,7 +296,7 @@ static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *add
 	sockopt_apply(new);
 	context_flush(lane->ctx);
 	address_write(new, conn->remote_addr, conn->remote_port, false, addr, len);
-	fdtable_set(fd, &new->file);
+	*out = new;
 	return fd;
 }
 
@@ -299,6 +304,7 @@ int posix_accept(struct socket *s, int fd, struct sockaddr *addr, socklen_t *len
 {
 	struct lane *lane = socket_lock(s, fd);
 	uint64_t deadline = DEADLINE_NEVER;
+	struct socket *new = NULL;
 	int rc;
 
 	if (!lane)
@@ -313,7 +319,7 @@ int posix_accept(struct socket *s, int fd, struct sockaddr *addr, socklen_t *len
 		if (!s->accept_head)
 			lane_drain(lane);
 		if (s->accept_head) {
-			rc = accept_take(s, lane, addr, len, flags);
+			rc = accept_take(s, lane, addr, len, flags, &new);
 			break;
 		}
 		rc = -EAGAIN;
@@ -332,6 +338,8 @@ int posix_accept(struct socket *s, int fd, struct sockaddr *addr, socklen_t *len
 			break;
 	}
 	socket_unlock(lane);
+	if (new)
+		fdtable_set(rc, &new->file);
 	return rc;
 }
 

@@ -81,6 +81,21 @@ EXPORT int close(int fd)
 	return REAL(close)(fd);
 }
 
+/* libuv, and so Node.js, closes by number. Other calls by number are not followed. */
+EXPORT long syscall(long number, ...)
+{
+	long arg[6];
+	va_list args;
+
+	va_start(args, number);
+	for (int i = 0; i < 6; i++)
+		arg[i] = va_arg(args, long);
+	va_end(args);
+	if (unlikely(number == SYS_close && ours((int)arg[0])) && (!process.pid || process_is_self()))
+		fdtable_close((int)arg[0]);
+	return REAL(syscall)(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+}
+
 EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
 	if (fdtable_used && first < (unsigned)fdtable_used && !(flags & (int)CLOSE_RANGE_CLOEXEC) &&
