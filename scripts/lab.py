@@ -66,6 +66,13 @@ def wait_until(what, condition, seconds=5.0, step=0.02):
         time.sleep(step)
 
 
+def readable(file, seconds):
+    """Waits for input; poll() and not select(), which takes no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(max(0, seconds) * 1000))
+
+
 def _in_child():
     _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -173,7 +180,7 @@ class Daemon:
                                  stdout=subprocess.PIPE, stderr=self._log)
         line = b""
         while not line.startswith(b"ready"):
-            if not select.select([self.process.stdout], [], [], max(0, start + seconds - time.monotonic()))[0]:
+            if not readable(self.process.stdout, start + seconds - time.monotonic()):
                 raise TimeoutError(f"flextoed was not ready within {seconds} s; its log:\n{self.log()}")
             line = self.process.stdout.readline()
             if not line:
@@ -258,7 +265,7 @@ class Agent:
         self.process.stdin.flush()
 
     def result(self, seconds=20):
-        if not select.select([self.process.stdout], [], [], seconds)[0]:
+        if not readable(self.process.stdout, seconds):
             raise TimeoutError(f"no answer from the program (pid {self.pid}) within {seconds} s")
         line = self.process.stdout.readline()
         if not line:

@@ -42,6 +42,7 @@ class Intruder:
             self.sock.send(message(CONTEXT, struct.pack("<II", 0, 0)))
             answer, fds = self.receive()
             assert struct.unpack_from("<IHHII", answer)[1] == CONTEXT and struct.unpack_from("<I", answer, 16)[0] == n
+            os.close(fds[0])
             self.doorbells.append(fds[1])
 
     def receive(self):
