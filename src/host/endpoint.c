@@ -338,8 +338,11 @@ int posix_accept(struct socket *s, int fd, struct sockaddr *addr, socklen_t *len
 			break;
 	}
 	socket_unlock(lane);
-	if (new)
-		fdtable_set(rc, &new->file);
+	if (new && !fdtable_set(rc, &new->file)) {
+		socket_destroy(new);
+		syscall(SYS_close, rc);
+		rc = -EMFILE;
+	}
 	return rc;
 }
 

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #define FDTABLE_MAX (1 << 20)
 
@@ -18,20 +17,16 @@ int fdtable_used;
 
 int fdtable_init(void)
 {
-	struct rlimit limit;
-	int size = FDTABLE_MAX;
-
 	if (fdtable)
 		return 0;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max < FDTABLE_MAX)
-		size = (int)limit.rlim_max;
-	fdtable = mmap(NULL, (size_t)size * sizeof(*fdtable), PROT_READ | PROT_WRITE,
+	/* For more than the limit of today, which may be raised; what is not used takes no memory. */
+	fdtable = mmap(NULL, FDTABLE_MAX * sizeof(*fdtable), PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (fdtable == MAP_FAILED) {
 		fdtable = NULL;
 		return -ENOMEM;
 	}
-	__atomic_store_n(&fdtable_size, size, __ATOMIC_RELEASE);
+	__atomic_store_n(&fdtable_size, FDTABLE_MAX, __ATOMIC_RELEASE);
 	return 0;
 }
 
