@@ -186,6 +186,7 @@ enum pre_result pre_parse(
 	item->seg.wnd = from_be16(tcp->wnd);
 	item->seg.flags = tcp->flags;
 	item->seg.has_ts = 0;
+	item->seg.tsval = item->seg.tsecr = 0;
 	item->seg.len = tcp_len - off;
 	item->payload = (const uint8_t *)tcp + off;
 	if (likely(off == sizeof(*tcp) + 12u)) {

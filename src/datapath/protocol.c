@@ -724,6 +724,8 @@ enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send)
 	t->snd_nxt = t->snd_una;
 	t->flags = (uint16_t)((t->flags & ~(TCPF_RECOVERY | TCPF_RTT_TIMING)) | TCPF_RTO_RECOVERY);
 	t->due &= (uint8_t)~DUE_RETRANSMIT;
+	if (t->snd_wnd < t->mss) /* RFC 9293 3.8.6: sent again even where the window has shut on it since */
+		t->due |= DUE_RETRANSMIT;
 	rto_arm(t, now_us);
 	*send = true;
 	return CNT_retransmit_timeout;

@@ -341,6 +341,28 @@ static void shrunken_window_sends_nothing(void **state)
 	out_nothing();
 }
 
+/* The peer dropped what was in flight and shut its window; its update gets lost too. */
+static void window_shut_on_bytes_in_flight_is_not_waited_for(void **state)
+{
+	(void)state;
+	app(8000, 0, 0);
+	for (unsigned i = 0; i < 8; i++)
+		out(S(i * MSS), MSS, i == 7 ? DATA : TCP_ACK_);
+	in_wnd(R(0), TCP_ACK_, S(0), 0, 0);
+	out_nothing();
+	for (unsigned i = 0; i < 40; i++) { /* for as long as the peer answers */
+		assert_int_equal(timeout_at(t.rto_deadline_us), CNT_retransmit_timeout);
+		out(S(0), MSS, TCP_ACK_);
+		out_nothing();
+		in_wnd(R(0), TCP_ACK_, S(0), 0, 0);
+	}
+	in_wnd(R(0), TCP_ACK_, S(0), 0, MSS / 2); /* less than a segment: no window for new ones */
+	assert_int_equal(timeout_at(t.rto_deadline_us), CNT_retransmit_timeout);
+	out(S(0), MSS, TCP_ACK_);
+	in(R(0), TCP_ACK_, S(MSS), 0);
+	out(S(MSS), MSS, TCP_ACK_);
+}
+
 static void three_duplicates_retransmit_once(void **state)
 {
 	(void)state;
@@ -653,15 +675,15 @@ int main(void)
 		T(window_is_never_violated), T(closed_window_answers_probes_and_opens),
 		T(zero_window_is_probed_for_ever_while_answered), T(zero_window_unanswered_gives_up),
 		T(fin_waits_for_the_window_too), T(old_window_update_is_ignored),
-		T(shrunken_window_sends_nothing), T(three_duplicates_retransmit_once),
-		T(not_every_ack_is_a_duplicate), T(timeout_doubles_and_gives_up),
-		T(timeout_then_ack_of_all_goes_on), T(karn_retransmitted_bytes_are_not_timed),
-		T(nagle_holds_back_only_while_in_flight), T(active_close_in_every_order), T(passive_close),
-		T(lost_fin_is_sent_again), T(rst_must_be_exact), T(syn_is_challenged),
-		T(ack_of_the_unsent_is_refused), T(pure_acks_never_chase_each_other),
-		T(keepalive_is_answered), T(paws_drops_the_old), T(data_after_close_is_reset),
-		T(close_with_unread_bytes_resets), T(application_cannot_leave_its_buffers),
-		T(slow_start_then_congestion_avoidance)};
+		T(shrunken_window_sends_nothing), T(window_shut_on_bytes_in_flight_is_not_waited_for),
+		T(three_duplicates_retransmit_once), T(not_every_ack_is_a_duplicate),
+		T(timeout_doubles_and_gives_up), T(timeout_then_ack_of_all_goes_on),
+		T(karn_retransmitted_bytes_are_not_timed), T(nagle_holds_back_only_while_in_flight),
+		T(active_close_in_every_order), T(passive_close), T(lost_fin_is_sent_again),
+		T(rst_must_be_exact), T(syn_is_challenged), T(ack_of_the_unsent_is_refused),
+		T(pure_acks_never_chase_each_other), T(keepalive_is_answered), T(paws_drops_the_old),
+		T(data_after_close_is_reset), T(close_with_unread_bytes_resets),
+		T(application_cannot_leave_its_buffers), T(slow_start_then_congestion_avoidance)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
