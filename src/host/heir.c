@@ -26,14 +26,19 @@ struct heir {
 	unsigned lane;
 	unsigned count;
 	struct {
-		atomic_uint handle;	   /* FLEXTOE_CONN_NONE: closed */
-		uint32_t tx_head, rx_tail; /* at the fork */
+		atomic_uint handle; /* FLEXTOE_CONN_NONE: closed */
 	} conn[HEIR_CONNS];
+};
+
+/* How far the owners that have left a connection had come. */
+struct left {
+	atomic_uint handle, tx_head, rx_tail;
 };
 
 /* Shared between the processes: mapped when the first child needs it. */
 static struct heir *heirs;	    /* LANES_MAX of them */
-static atomic_ushort *other_owners; /* by connection index */
+static struct left *lefts;	    /* by connection index */
+static atomic_ushort *other_owners; /* the same */
 
 static unsigned heir_count;
 static unsigned heirs_taken;   /* in the parent: those whose child may live */
@@ -46,7 +51,7 @@ static uint64_t reaped_us;
 
 static bool heirs_map(void)
 {
-	size_t owners = process.ft->conns_max * sizeof(*other_owners);
+	size_t owners = process.ft->conns_max * (sizeof(*lefts) + sizeof(*other_owners));
 	void *map;
 
 	if (heirs)
@@ -56,7 +61,8 @@ static bool heirs_map(void)
 	if (map == MAP_FAILED)
 		return false;
 	heirs = map;
-	other_owners = (atomic_ushort *)(heirs + LANES_MAX);
+	lefts = (struct left *)(heirs + LANES_MAX);
+	other_owners = (atomic_ushort *)(lefts + process.ft->conns_max);
 	return true;
 }
 
@@ -86,14 +92,34 @@ static bool owner_leaves(uint32_t handle)
 	return false;
 }
 
-bool heir_conn_shared(const struct flextoe_conn *conn)
+static void position_raise(atomic_uint *position, uint32_t to)
 {
+	for (unsigned now = atomic_load(position); (int32_t)(to - now) > 0;)
+		if (atomic_compare_exchange_weak(position, &now, to))
+			break;
+}
+
+/* An owner leaves its positions behind; the last one's CLOSE carries the furthest, or else what another has
+   read would count as unread. */
+bool heir_conn_shared(struct flextoe_conn *conn)
+{
+	struct left *left;
+
 	if (likely(!other_owners) || conn->handle == FLEXTOE_CONN_NONE)
 		return false;
 	for (unsigned i = 0; inherited && i < inherited->count; i++)
 		if (atomic_load(&inherited->conn[i].handle) == conn->handle)
 			atomic_store(&inherited->conn[i].handle, FLEXTOE_CONN_NONE);
-	return owner_leaves(conn->handle);
+	left = &lefts[flextoe_conn_index(conn->handle)];
+	if (atomic_load(&left->handle) != conn->handle)
+		return false; /* nobody else ever had it */
+	position_raise(&left->tx_head, conn->tx_head);
+	position_raise(&left->rx_tail, conn->rx_tail);
+	if (owner_leaves(conn->handle))
+		return true;
+	conn->tx_head = atomic_load(&left->tx_head);
+	conn->rx_tail = atomic_load(&left->rx_tail);
+	return false;
 }
 
 /* ---- taking heirs back ---- */
@@ -132,9 +158,10 @@ static void heir_reap(unsigned index)
 	context_resume(ctx);
 	for (unsigned i = 0; i < heir->count; i++) {
 		uint32_t handle = atomic_load(&heir->conn[i].handle);
+		struct left *left = &lefts[handle == FLEXTOE_CONN_NONE ? 0 : flextoe_conn_index(handle)];
 		struct flextoe_hc hc = {.update = {.conn = handle,
-						.tx_head = heir->conn[i].tx_head,
-						.rx_tail = heir->conn[i].rx_tail,
+						.tx_head = atomic_load(&left->tx_head),
+						.rx_tail = atomic_load(&left->rx_tail),
 						.flags = FLEXTOE_HC_CLOSE,
 						.type = FLEXTOE_HC_UPDATE}};
 
@@ -202,6 +229,17 @@ static bool inheritable(const struct socket *s)
 	return s && s->state == SOCKET_CONNECTED && s->conn && !(s->conn->ntf_flags & FLEXTOE_NTF_ERROR);
 }
 
+static void left_begin(const struct flextoe_conn *conn)
+{
+	struct left *left = &lefts[flextoe_conn_index(conn->handle)];
+
+	if (atomic_load(&left->handle) == conn->handle)
+		return; /* an earlier child has it too */
+	atomic_store(&left->tx_head, conn->tx_head);
+	atomic_store(&left->rx_tail, conn->rx_tail);
+	atomic_store(&left->handle, conn->handle);
+}
+
 void heir_prepare(void)
 {
 	unsigned count = 0;
@@ -231,9 +269,8 @@ void heir_prepare(void)
 		if (i < prepared->count)
 			continue;
 		atomic_store(&prepared->conn[i].handle, s->conn->handle);
-		prepared->conn[i].tx_head = s->conn->tx_head;
-		prepared->conn[i].rx_tail = s->conn->rx_tail;
 		prepared->count++;
+		left_begin(s->conn);
 		atomic_fetch_add(&other_owners[flextoe_conn_index(s->conn->handle)], 1);
 	}
 	atomic_store(&prepared->taken, true);
@@ -263,7 +300,8 @@ bool heir_child(void)
 	if (!prepared) {
 		if (heirs)
 			munmap(heirs,
-				LANES_MAX * sizeof(*heirs) + process.ft->conns_max * sizeof(*other_owners));
+				LANES_MAX * sizeof(*heirs) +
+					process.ft->conns_max * (sizeof(*lefts) + sizeof(*other_owners)));
 		heirs = NULL;
 		other_owners = NULL;
 		heir_count = 0;

@@ -145,7 +145,7 @@ bool heir_lane(unsigned index);
 bool heirs_reap(void);
 #define HEIR_LOOK_US 100000u /* a parent that sleeps looks after them so often */
 /* Another process has the connection too: the caller drops it without a word to the engine. */
-bool heir_conn_shared(const struct flextoe_conn *conn);
+bool heir_conn_shared(struct flextoe_conn *conn);
 void heir_conn_opened(const struct flextoe_conn *conn);
 
 /* ---- fdtable.c ---- */
