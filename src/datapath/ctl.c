@@ -7,11 +7,15 @@
 #include "datapath/stages.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "core/checksum.h"
 
-#define EXC_ROOM_KEPT 65536u /* of the ring up, not for frames: broken contexts, requests, events */
-#define CWND_SEGMENTS 10u    /* initial window (RFC 6928) */
+#define EXC_ROOM_KEPT 65536u /* of the ring up, not for frames: broken contexts, events */
+#define EXC_ROOM_REQUESTS                                                                                    \
+	(EXC_RING_BYTES / 4u) /* room below which requests wait: an application that floods cannot fill it   \
+			       */
+#define CWND_SEGMENTS 10u     /* initial window (RFC 6928) */
 
 /* ---- control plane's side ---- */
 
@@ -128,6 +132,8 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	}
 	c->host.rx_page = s->rx_page;
 	c->host.tx_page = s->tx_page;
+	c->host.rx_origin = c->tcp.rx_base;
+	c->host.tx_origin = c->tcp.tx_base;
 	c->host.rx_shift = s->rx_shift;
 	c->host.tx_shift = s->tx_shift;
 	c->host.context = s->context;
@@ -169,8 +175,38 @@ void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint8_t even
 	dp->event_tail = index;
 }
 
+struct exc_hc *ctl_request(struct datapath *dp)
+{
+	if (record_ring_room(&dp->exc) < EXC_ROOM_REQUESTS)
+		return NULL;
+	return record_ring_reserve(&dp->exc, sizeof(struct exc_hc));
+}
+
+/* The ends of contexts; rare, walks the list. */
+static void broken_tell(struct datapath *dp)
+{
+	for (uint32_t i = 0; i < dp->active_count && dp->broken_count; i++) {
+		struct context *ctx = &dp->contexts[dp->active[i]];
+		struct exc_broken *e;
+
+		if (!ctx->broken)
+			continue;
+		e = record_ring_reserve(&dp->exc, sizeof(*e));
+		if (!e)
+			return;
+		*e = (struct exc_broken){
+			.type = EXC_CONTEXT_BROKEN, .app = ctx->app, .context = dp->active[i]};
+		snprintf(e->reason, sizeof(e->reason), "%s", ctx->broken);
+		ctx->broken = NULL;
+		dp->broken_count--;
+		record_ring_publish(&dp->exc);
+	}
+}
+
 void ctl_events(struct datapath *dp)
 {
+	if (unlikely(dp->broken_count))
+		broken_tell(dp);
 	while (dp->event_head != CONN_NONE) {
 		uint32_t index = dp->event_head;
 		struct conn *c = &dp->conns[index];
@@ -209,6 +245,7 @@ static void conn_work(struct datapath *dp, const struct ctl_conn *w)
 			protocol_abort(&c->tcp, EADDRINUSE, false);
 			c->host.flags |= HOST_LIVE | HOST_NTF_FORCE;
 			ctl_event(dp, c, w->conn, CONN_EVENT_DEAD);
+			pipeline_touch(dp, w->conn);
 			return;
 		}
 		c->host.flags |= HOST_LIVE | HOST_HASHED;
@@ -286,7 +323,31 @@ static void context_work(struct datapath *dp, const struct ctl_context *w)
 			dp->active[i] = dp->active[--dp->active_count];
 			break;
 		}
+	if (ctx->broken) {
+		ctx->broken = NULL;
+		dp->broken_count--;
+	}
 	ctx->area = NULL;
+}
+
+/*
+ * A library learns a connection's name from ACCEPT and CONNECT and drops what came before. A round may have
+ * ended between CTL_INSTALL and this, and something may have been told: it is told again.
+ */
+static void notify_work(struct datapath *dp, const struct ctl_notify *w)
+{
+	uint32_t index = flextoe_conn_index(w->ntf.opened.conn);
+	struct conn *c;
+
+	if (!notify_control(dp, w->context, &w->ntf) ||
+		(w->ntf.type != FLEXTOE_NTF_ACCEPT && w->ntf.type != FLEXTOE_NTF_CONNECT) ||
+		index >= dp->conns_max)
+		return;
+	c = &dp->conns[index];
+	if (!(c->host.flags & HOST_LIVE) || !(c->host.rx_notified || c->tcp.phase != TCP_PHASE_ESTABLISHED))
+		return;
+	c->host.flags |= HOST_NTF_FORCE;
+	pipeline_touch(dp, index);
 }
 
 static void region_work(struct datapath *dp, const struct ctl_region *w)
@@ -359,12 +420,9 @@ unsigned ctl_poll(struct datapath *dp)
 		case CTL_CONTEXT:
 			context_work(dp, record);
 			break;
-		case CTL_NOTIFY: {
-			const struct ctl_notify *w = record;
-
-			notify_control(dp, w->context, &w->ntf);
+		case CTL_NOTIFY:
+			notify_work(dp, record);
 			break;
-		}
 		case CTL_SEND:
 			send_frame(dp, record);
 			break;

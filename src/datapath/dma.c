@@ -50,7 +50,7 @@ void dma_receive(
 	struct datapath *dp, const struct conn *c, const uint8_t *payload, uint32_t seq, uint32_t len)
 {
 	uint32_t size = 1u << c->host.rx_shift;
-	uint32_t at = (seq - c->tcp.rx_base) & (size - 1u);
+	uint32_t at = (seq - c->host.rx_origin) & (size - 1u);
 	uint64_t base = (uint64_t)c->host.rx_page << 12;
 	uint32_t first = min_u32(len, size - at);
 
@@ -65,7 +65,7 @@ void dma_transmit(struct datapath *dp, const struct port *port, const struct con
 	const struct tx_plan *plan, struct frame *frame)
 {
 	uint32_t size = 1u << c->host.tx_shift;
-	uint32_t at = (plan->seq - c->tcp.tx_base) & (size - 1u);
+	uint32_t at = (plan->seq - c->host.tx_origin) & (size - 1u);
 	uint64_t base = (uint64_t)c->host.tx_page << 12;
 	uint32_t first = min_u32(plan->len, size - at);
 	const struct region *r = &dp->regions[c->id.app];

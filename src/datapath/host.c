@@ -6,29 +6,19 @@
  */
 #include "datapath/stages.h"
 
-#include <stdio.h>
-
 void host_break(struct datapath *dp, uint32_t context, const char *reason)
 {
 	struct context *ctx = &dp->contexts[context];
-	struct exc_broken *e;
 
 	if (ctx->dead)
 		return;
 	ctx->dead = true;
+	ctx->broken = reason;
+	dp->broken_count++;
 	count(dp, CNT_hc_bad);
 	while (ctx->pending_head != CONN_NONE)
 		notify_forget(dp, &dp->conns[ctx->pending_head], ctx->pending_head);
 	ctx->overflow_head = ctx->overflow_tail;
-	/* The ring keeps room for these: see exc_room_kept() in ctl.c */
-	e = record_ring_reserve(&dp->exc, sizeof(*e));
-	if (!e)
-		return;
-	e->type = EXC_CONTEXT_BROKEN;
-	e->app = ctx->app;
-	e->context = (uint16_t)context;
-	snprintf(e->reason, sizeof(e->reason), "%s", reason);
-	record_ring_publish(&dp->exc);
 }
 
 static void update(struct datapath *dp, uint32_t context, const struct flextoe_hc_update *u)
@@ -36,8 +26,8 @@ static void update(struct datapath *dp, uint32_t context, const struct flextoe_h
 	struct context *ctx = &dp->contexts[context];
 	uint32_t index = flextoe_conn_index(u->conn);
 	struct conn *c;
+	uint32_t tx_end, tx_origin;
 	bool send = false;
-
 	count(dp, CNT_hc_updates);
 	if (unlikely(index >= dp->conns_max)) {
 		host_break(dp, context, "update names a connection that cannot exist");
@@ -57,8 +47,17 @@ static void update(struct datapath *dp, uint32_t context, const struct flextoe_h
 		host_break(dp, context, "update has unknown flags");
 		return;
 	}
-	if (unlikely(protocol_host(&c->tcp, c->tcp.tx_base + u->tx_head, c->tcp.rx_base + u->rx_tail,
-			     u->flags, &send) != 0)) {
+	tx_end = c->tcp.tx_base + u->tx_head;
+	tx_origin = c->tcp.tx_base + u->tx_origin;
+	if (unlikely(tx_origin != c->host.tx_origin &&
+		     seq_gt(tx_end, c->tcp.tx_end))) { /* an older one is only late */
+		if (tx_data_una(&c->tcp) != c->tcp.tx_end) {
+			host_break(dp, context, "update moves the origin of a buffer in use");
+			return;
+		}
+		c->host.tx_origin = tx_origin;
+	}
+	if (unlikely(protocol_host(&c->tcp, tx_end, c->tcp.rx_base + u->rx_tail, u->flags, &send) != 0)) {
 		host_break(dp, context, "update moves a position beyond its buffer");
 		return;
 	}
@@ -86,7 +85,7 @@ static void update(struct datapath *dp, uint32_t context, const struct flextoe_h
 /* A request for the control plane. False: its ring is full, leave the descriptor where it is. */
 static bool forward(struct datapath *dp, uint32_t context, const struct flextoe_hc *hc)
 {
-	struct exc_hc *e = record_ring_reserve(&dp->exc, sizeof(*e));
+	struct exc_hc *e = ctl_request(dp);
 
 	if (!e)
 		return false;

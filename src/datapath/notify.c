@@ -69,6 +69,7 @@ static void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
 	slot->update.conn = c->id.handle;
 	slot->update.rx_head = c->host.rx_notified;
 	slot->update.tx_tail = c->host.tx_notified;
+	slot->update.rx_origin = c->host.rx_origin - t->rx_base;
 	slot->update.flags = (uint16_t)flags;
 	slot->update.error = flags & FLEXTOE_NTF_ERROR ? t->error : 0;
 	slot->type = FLEXTOE_NTF_UPDATE;

@@ -158,7 +158,6 @@ static void answer(struct datapath *dp, struct conn *c)
 	post_headers(dp, port, c, &plan, frame);
 	wire_commit(port);
 	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
-	c->host.segs_out++;
 }
 
 /* The end of a connection's round. */
@@ -223,6 +222,7 @@ static inline void rx_segment(struct datapath *dp, struct port *port, struct rx_
 {
 	struct conn *c;
 	struct verdict v;
+	bool empty;
 
 	item->conn = rx_find(dp, item);
 	if (unlikely(item->conn == CONN_NONE)) {
@@ -230,13 +230,15 @@ static inline void rx_segment(struct datapath *dp, struct port *port, struct rx_
 		return;
 	}
 	c = &dp->conns[item->conn];
-	c->host.segs_in++;
 	if (unlikely(protocol_ended(&c->tcp))) {
 		count(dp, CNT_rx_duplicate);
 		return;
 	}
+	empty = c->tcp.rx_tail == c->tcp.rcv_nxt && c->tcp.ooo == CONN_NONE;
 	protocol_rx(&c->tcp, &dp->ooo, &item->seg, dp->now_us, &v);
 	if (v.place_len) {
+		if (empty && v.delivered) /* the application holds nothing of the buffer: start over */
+			c->host.rx_origin = v.place_seq;
 		dma_receive(dp, c, item->payload + v.place_skip, v.place_seq, v.place_len);
 		c->host.bytes_received += v.delivered;
 	}
@@ -326,7 +328,6 @@ static bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsign
 		(*frames)++;
 		count(dp, CNT_tx_segments);
 		count_add(dp, CNT_tx_payload_bytes, plan.len);
-		c->host.segs_out++;
 		if (unlikely(plan.retransmission)) {
 			c->host.retransmits++;
 			if (!(c->tcp.flags & TCPF_RTO_RECOVERY))
@@ -391,7 +392,7 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
 
 bool datapath_more(const struct datapath *dp)
 {
-	if (dp->kicks || dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE ||
+	if (dp->kicks || dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE || dp->broken_count ||
 		!record_ring_empty(&dp->ctl))
 		return true;
 	for (unsigned p = 0; p < dp->port_count; p++)

@@ -45,6 +45,7 @@ struct context {
 	uint16_t app;
 	bool dead;	       /* broke the rules: nothing is read from or written to it any more */
 	bool wrote;	       /* this round put something on its ring */
+	const char *broken;    /* why it is dead, until the control plane has been told; else NULL */
 	uint32_t hc_pos;       /* next slot to read */
 	uint32_t hc_told;      /* hc_consumed as last written */
 	uint32_t ntf_pos;      /* next slot to write */
@@ -94,6 +95,7 @@ struct datapath {
 	uint32_t sched_count;
 	/* connections with events for the control plane */
 	uint32_t event_head, event_tail;
+	uint32_t broken_count; /* contexts whose end the control plane has not been told yet */
 	struct record_ring ctl, exc;
 	uint64_t counters[COUNTERS];
 };
@@ -188,12 +190,14 @@ uint32_t scheduler_next(struct datapath *dp); /* CONN_NONE when empty */
 
 unsigned host_poll(struct datapath *dp);
 bool host_work(struct datapath *dp); /* a ring holds a descriptor */
-/* Ends a context whose application broke the rules. */
+/* Ends a context whose application broke the rules; reason is a literal. */
 void host_break(struct datapath *dp, uint32_t context, const char *reason);
 unsigned ctl_poll(struct datapath *dp);
-/* Notes events for the control plane; ctl_events() hands on what its ring takes. */
+/* Notes events for the control plane; ctl_events() hands on what its ring takes, and broken contexts. */
 void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint8_t events);
 void ctl_events(struct datapath *dp);
+/* A record of the ring up for a request of an application; NULL: leave it where it is. */
+struct exc_hc *ctl_request(struct datapath *dp);
 /* Hands a frame to the control plane, or counts it as lost. */
 void ctl_exception(struct datapath *dp, const struct port *port, const struct frame *frame, uint32_t len);
 

@@ -507,6 +507,92 @@ static void sleeping_application_is_kicked_once(void **state)
 	datapath_sleep_end(rig.dp);
 }
 
+/* A library cannot use an update that comes before the notification which names the connection. */
+static void opened_is_followed_by_what_came_before_it(void **state)
+{
+	struct ctl_notify w = {.type = CTL_NOTIFY, .context = 0};
+	struct flextoe_ntf n;
+
+	(void)state;
+	w.ntf.opened = (struct flextoe_ntf_opened){.conn = 0, .type = FLEXTOE_NTF_ACCEPT};
+	in(0, 0, 0, TCP_ACK_, "early"); /* the round ended between CTL_INSTALL and CTL_NOTIFY */
+	rig_poll(&rig);
+	notified(0, 5, 0, 0);
+	assert_int_equal(datapath_ctl(rig.dp, &w, sizeof(w)), 0);
+	rig_poll(&rig);
+	assert_true(rig_notified(&rig, &n));
+	assert_int_equal(n.type, FLEXTOE_NTF_ACCEPT);
+	notified(0, 5, 0, 0);
+	w.ntf.opened.conn = 1; /* the usual case: nothing came yet */
+	assert_int_equal(datapath_ctl(rig.dp, &w, sizeof(w)), 0);
+	rig_poll(&rig);
+	assert_true(rig_notified(&rig, &n));
+	not_notified();
+}
+
+/* The control plane does not look: requests wait in their ring, and a broken context is told nevertheless. */
+static void full_ring_to_the_control_plane_loses_no_broken_context(void **state)
+{
+	uint64_t strangers = 0;
+
+	(void)state;
+	for (unsigned round = 0; round < 20000; round++) {
+		for (unsigned i = 0; i < 32; i++, rig.hc_pos++) {
+			struct flextoe_hc *slot = &rig.area->hc[rig.hc_pos & (FLEXTOE_HC_SLOTS - 1u)];
+
+			if (rig.hc_pos - load_acquire32(&rig.area->words.hc_consumed) == FLEXTOE_HC_SLOTS)
+				break;
+			slot->endpoint = (struct flextoe_hc_endpoint){.type = FLEXTOE_HC_BIND};
+			store_release8(&slot->mark, flextoe_mark(rig.hc_pos, FLEXTOE_HC_SLOTS));
+		}
+		rig_poll(&rig);
+	}
+	assert_int_equal(rig.hc_pos - load_acquire32(&rig.area->words.hc_consumed), FLEXTOE_HC_SLOTS);
+	/* there is room left for the frames of others */
+	for (unsigned i = 0; i < 10; i++) {
+		rig_rx(&rig, rooms[i], rig_segment(&rig, 77, 0, 0, TCP_SYN_, NULL, 0, rooms[i]), 0);
+		rig_poll(&rig);
+	}
+	strangers = counted(CNT_rx_exceptions);
+	assert_int_equal(strangers, 10);
+	assert_int_equal(counted(CNT_drop_exception_full), 0);
+	/* until frames have filled it; then the context breaks */
+	while (!counted(CNT_drop_exception_full)) {
+		rig_rx(&rig, rooms[0], rig_segment(&rig, 77, 0, 0, TCP_SYN_, NULL, 0, rooms[0]), 0);
+		rig_poll(&rig);
+	}
+	store_release32(&rig.area->words.ntf_consumed, 5000000);
+	for (unsigned i = 0; i <= FLEXTOE_NTF_SLOTS; i++) {
+		in(0, i, 0, TCP_ACK_, "a");
+		rig_poll(&rig);
+		rig_tx_clear(&rig);
+	}
+	assert_int_equal(counted(CNT_hc_bad), 1);
+	assert_true(context_broken());
+}
+
+static void install_of_numbers_in_use_is_told_as_an_error(void **state)
+{
+	struct ctl_conn w = {.type = CTL_INSTALL, .conn = 4};
+
+	(void)state;
+	*datapath_conn(rig.dp, 4) = *datapath_conn(rig.dp, 3);
+	datapath_conn(rig.dp, 4)->host.flags = 0;
+	datapath_conn(rig.dp, 4)->id.handle = 4;
+	assert_int_equal(datapath_ctl(rig.dp, &w, sizeof(w)), 0);
+	rig_poll(&rig);
+	notified(4, 0, 0, FLEXTOE_NTF_ERROR);
+	assert_int_equal(events_of(4), CONN_EVENT_DEAD);
+	in(3, 0, 0, TCP_ACK_, "abc"); /* the first owner goes on */
+	rig_poll(&rig);
+	notified(3, 3, 0, 0);
+	ctl(CTL_REMOVE, 4, 0);
+	assert_int_equal(events_of(4), CONN_EVENT_REMOVED);
+	in(3, 3, 0, TCP_ACK_, "abc");
+	rig_poll(&rig);
+	notified(3, 6, 0, 0);
+}
+
 int main(void)
 {
 #define T(name, set) cmocka_unit_test_setup_teardown(name, set, teardown)
@@ -528,6 +614,9 @@ int main(void)
 		T(timers_are_watched_and_let_go, setup),
 		T(transmit_space_is_told_when_it_matters, setup),
 		T(sleeping_application_is_kicked_once, setup),
+		T(opened_is_followed_by_what_came_before_it, setup),
+		T(full_ring_to_the_control_plane_loses_no_broken_context, setup),
+		T(install_of_numbers_in_use_is_told_as_an_error, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
