@@ -201,8 +201,11 @@ struct flextoe_ntf {
  * Two that share a core cannot run at the same time, so waking the other early only costs: on the engine's
  * own core (engine_cpu) an application rings the doorbell no earlier than it goes to sleep itself, and the
  * engine wakes applications when it has nothing left to do. The engine looks again after a millisecond when
- * it sleeps while an application is awake, so nothing is lost when that one computes for long.
+ * it sleeps while an application is awake, so nothing is lost when that one computes for long. When none is,
+ * it says that it will not look (FLEXTOE_ENGINE_DEEP in its word): an application that wakes up by itself in
+ * such a sleep rings at once.
  */
+#define FLEXTOE_ENGINE_DEEP 0x80000000u
 struct flextoe_words {
 	/* written by the application */
 	uint32_t ntf_consumed;

@@ -153,7 +153,7 @@ static bool engine_sleep(struct engine *e)
 	if (!stay) {
 		if (e->must_poll && next_us > e->config->poll_us)
 			next_us = e->config->poll_us;
-		if (next_us > DATAPATH_LOOK_US && datapath_apps_awake(e->dp))
+		if (next_us > DATAPATH_LOOK_US && !datapath_sleep_deep(e->dp))
 			next_us = DATAPATH_LOOK_US;
 		if (next_us == UINT64_MAX) {
 			n = epoll_wait(e->wake_epoll, ev, (int)ARRAY_SIZE(ev), -1);

@@ -57,10 +57,11 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us);
  * datapath_more() is true when work is left that needs no event to go on (the scheduler is not empty).
  */
 bool datapath_sleep_begin(struct datapath *dp);
-/* [poll] True when an application is awake: it may have left its doorbell unrung (see include/flextoe/abi.h),
-   so sleep no longer than DATAPATH_LOOK_US. */
+/* [poll] After datapath_sleep_begin(), to sleep without bound. False: an application is awake or is just being
+   woken, and may leave its doorbell unrung (see include/flextoe/abi.h), so sleep no longer than
+   DATAPATH_LOOK_US. True: all are asleep, and have been told to ring. */
 #define DATAPATH_LOOK_US 1000u
-bool datapath_apps_awake(const struct datapath *dp);
+bool datapath_sleep_deep(struct datapath *dp);
 /* [poll] Tells the core this thread runs on, for who wakes whom when; -1: not known. */
 void datapath_cpu_set(struct datapath *dp, int cpu);
 void datapath_sleep_end(struct datapath *dp);

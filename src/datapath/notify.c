@@ -186,6 +186,7 @@ void notify_kick(struct datapath *dp, bool idle)
 		ctx->wrote = false;
 		if (asleep) {
 			count(dp, CNT_ntf_kicks);
+			ctx->kicked = true;
 			dp->kick(dp->kick_arg, dp->active[i]);
 		}
 	}

@@ -403,7 +403,8 @@ bool datapath_more(const struct datapath *dp)
 
 bool datapath_sleep_begin(struct datapath *dp)
 {
-	if (++dp->sleeps == 0)
+	dp->sleeps = (dp->sleeps + 1) & ~FLEXTOE_ENGINE_DEEP;
+	if (dp->sleeps == 0)
 		dp->sleeps = 1;
 	for (uint32_t i = 0; i < dp->active_count; i++) {
 		struct context *ctx = &dp->contexts[dp->active[i]];
@@ -416,15 +417,38 @@ bool datapath_sleep_begin(struct datapath *dp)
 	return datapath_more(dp) || host_work(dp);
 }
 
-bool datapath_apps_awake(const struct datapath *dp)
+static bool apps_asleep(const struct datapath *dp)
 {
 	for (uint32_t i = 0; i < dp->active_count; i++) {
 		const struct context *ctx = &dp->contexts[dp->active[i]];
 
 		if (!ctx->dead && !load_relaxed32(&ctx->area->words.app_asleep))
-			return true;
+			return false;
 	}
-	return false;
+	return true;
+}
+
+bool datapath_sleep_deep(struct datapath *dp)
+{
+	bool kicked = false;
+
+	/* One that was woken a moment ago has yet to run; it says so itself only then. */
+	for (uint32_t i = 0; i < dp->active_count; i++) {
+		kicked |= dp->contexts[dp->active[i]].kicked;
+		dp->contexts[dp->active[i]].kicked = false;
+	}
+	if (kicked || !apps_asleep(dp))
+		return false;
+	for (uint32_t i = 0; i < dp->active_count; i++) {
+		struct context *ctx = &dp->contexts[dp->active[i]];
+
+		if (!ctx->dead)
+			store_relaxed32(&ctx->area->words.engine_asleep, dp->sleeps | FLEXTOE_ENGINE_DEEP);
+	}
+	/* An application that wakes up from here on sees the mark when it has posted something; one that did
+	   not see it is seen awake now. */
+	full_fence();
+	return apps_asleep(dp);
 }
 
 void datapath_cpu_set(struct datapath *dp, int cpu)

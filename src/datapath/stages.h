@@ -45,6 +45,7 @@ struct context {
 	uint16_t app;
 	bool dead;	       /* broke the rules: nothing is read from or written to it any more */
 	bool wrote;	       /* this round put something on its ring */
+	bool kicked;	       /* woken since the engine last went to sleep */
 	const char *broken;    /* why it is dead, until the control plane has been told; else NULL */
 	uint32_t hc_pos;       /* next slot to read */
 	uint32_t hc_told;      /* hc_consumed as last written */

@@ -128,12 +128,18 @@ static uint32_t cpu_word(void)
 	return cpu < 0 ? UINT32_MAX : (uint32_t)cpu + 1;
 }
 
-/* Wakes the engine from its sleep number `asleep`. */
+/* Whether the engine sleeps and was not rung for in this sleep; asleep is its word. */
+static bool engine_wants_ring(const struct flextoe_context *ctx, uint32_t asleep)
+{
+	return asleep && (asleep & ~FLEXTOE_ENGINE_DEEP) != ctx->rung;
+}
+
+/* Wakes the engine from the sleep that its word names. */
 static void context_ring(struct flextoe_context *ctx, uint32_t asleep)
 {
 	uint64_t one = 1;
 
-	ctx->rung = asleep;
+	ctx->rung = asleep & ~FLEXTOE_ENGINE_DEEP;
 	ctx->unrung = false;
 	/* Fails only when the counter is full, and then the engine has its wake-up already. */
 	if (syscall(SYS_write, ctx->doorbell_fd, &one, sizeof(one)) < 0)
@@ -146,7 +152,7 @@ static void context_ring_late(struct flextoe_context *ctx)
 	uint32_t asleep = __atomic_load_n(&ctx->area->words.engine_asleep, __ATOMIC_RELAXED);
 
 	ctx->unrung = false;
-	if (asleep && asleep != ctx->rung)
+	if (engine_wants_ring(ctx, asleep))
 		context_ring(ctx, asleep);
 }
 
@@ -177,9 +183,10 @@ void context_flush(struct flextoe_context *ctx)
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	asleep = __atomic_load_n(&ctx->area->words.engine_asleep, __ATOMIC_RELAXED);
-	if (!asleep || asleep == ctx->rung || ctx->doorbell_fd < 0)
+	if (!engine_wants_ring(ctx, asleep) || ctx->doorbell_fd < 0)
 		return;
-	if (cpu_word() == __atomic_load_n(&ctx->area->words.engine_cpu, __ATOMIC_RELAXED))
+	if (!(asleep & FLEXTOE_ENGINE_DEEP) &&
+		cpu_word() == __atomic_load_n(&ctx->area->words.engine_cpu, __ATOMIC_RELAXED))
 		ctx->unrung = true; /* it cannot run before we sleep: see flextoe_context_arm() */
 	else
 		context_ring(ctx, asleep);
