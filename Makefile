@@ -13,7 +13,7 @@ MESON_FLAGS = --prefix=$(PREFIX) \
 	$(if $(DPDK),-Ddpdk=enabled)
 comma := ,
 
-.PHONY: all build test lint demo bench docs install clean help
+.PHONY: all build test fuzz lint demo bench docs install clean help
 .DEFAULT_GOAL := build
 
 all: build
@@ -28,6 +28,12 @@ build:
 test: build
 	@scripts/setup test
 	@scripts/test
+
+# Seconds of each fuzz target under libFuzzer: make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+fuzz:
+	@scripts/setup build test
+	@scripts/fuzz $(FUZZ_SECONDS)
 
 lint: build
 	@scripts/setup lint
@@ -51,4 +57,4 @@ clean:
 	@rm -rf build build-*
 
 help:
-	@echo "make build | test | lint | demo | bench | docs | install | clean    (SANITIZE=1, DPDK=1, BUILD=dir)"
+	@echo "make build | test | fuzz | lint | demo | bench | docs | install | clean    (SANITIZE=1, DPDK=1, BUILD=dir)"
