@@ -303,7 +303,7 @@ static bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsign
 	struct tx_plan plan;
 
 	max_len = c->tcp.mss;
-	if (port->tso_bytes && c->tcp.tx_end - c->tcp.snd_nxt > max_len)
+	if (port->tso_bytes > max_len && c->tcp.tx_end - c->tcp.snd_nxt > max_len)
 		max_len = port->tso_bytes - port->tso_bytes % max_len;
 	while (protocol_tx_pending(&c->tcp)) {
 		struct frame *frame;

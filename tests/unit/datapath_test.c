@@ -593,6 +593,22 @@ static void install_of_numbers_in_use_is_told_as_an_error(void **state)
 	notified(3, 6, 0, 0);
 }
 
+/* A link with an MTU beyond what the device segments: frames of one segment each, as without offload. */
+static void segments_longer_than_super_segments_are_sent_whole(void **state)
+{
+	struct tcp_state *t = &datapath_conn(rig.dp, 0)->tcp;
+
+	(void)state;
+	t->mss = 65483;
+	t->cwnd = t->snd_wnd = 1000000;
+	rig_update(&rig, 0, 65536, 0, 0);
+	rig_poll(&rig);
+	assert_int_equal(rig.device.tx_count, 2);
+	assert_int_equal(rig.device.tx[0].len, 66 + 65483);
+	assert_false(rig.device.tx[0].flags & FRAME_TSO);
+	assert_int_equal(rig.device.tx[1].len, 66 + 53);
+}
+
 int main(void)
 {
 #define T(name, set) cmocka_unit_test_setup_teardown(name, set, teardown)
@@ -602,6 +618,7 @@ int main(void)
 		T(reply_takes_the_ack_along, setup),
 		T(buffers_wrap, setup),
 		T(super_segments_for_a_device_that_takes_them, setup_offloads),
+		T(segments_longer_than_super_segments_are_sent_whole, setup_offloads),
 		T(full_device_holds_work_back_and_loses_nothing, setup),
 		T(wrong_checksums_are_dropped_unless_the_device_vouches, setup),
 		T(mutated_frames_do_no_harm, setup),

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The soak's world: two engines in one process under one virtual clock, joined by a bad wire. soak_world.c
+ * makes and polls it, soak_leaks_*.c look into data path and control plane when all is over, soak_test.c
+ * has the applications and says what must hold.
+ */
+#ifndef TESTS_SEGMENT_SOAK_H
+#define TESTS_SEGMENT_SOAK_H
+
+#include "control/control.h"
+#include "host/attach.h"
+
+#define HOSTS	   2
+#define CONNS_ROOM 256u
+
+/* Everything that a seed decides about the world. */
+struct soak_plan {
+	uint64_t seed;
+	uint64_t start_us;
+	uint32_t mtu, tso_bytes, slots;
+	uint8_t rx_shift[HOSTS], tx_shift[HOSTS];
+	uint32_t drop_ppm, duplicate_ppm, reorder_ppm, corrupt_ppm, reorder_depth;
+	uint32_t ephemeral_ports, time_wait_ms, ooo_max, backlog;
+	uint64_t region_size;
+	uint32_t conns_total, conns_live;
+	bool app_dies, goes_deaf;
+};
+
+struct host {
+	unsigned number;
+	struct datapath *dp;
+	struct copy_engine *copy;
+	struct control *control;
+	struct device *dev;
+	uint32_t app;
+	struct flextoe *ft; /* NULL: the application is dead */
+	struct flextoe_context *ctx;
+	struct flextoe_listener *listener;
+	bool listening;
+	uint64_t deaf_until_us, reborn_us, next_connect_us;
+	unsigned deaths;
+};
+
+struct world {
+	struct soak_plan plan;
+	struct host host[HOSTS];
+	struct device *link[HOSTS];
+	uint64_t now_us;
+	uint64_t random;
+};
+
+uint64_t random64(uint64_t *state);
+static inline uint32_t random_below(uint64_t *state, uint32_t n)
+{
+	return (uint32_t)((random64(state) >> 32) * n >> 32);
+}
+
+/* 0, or a negative errno and a line on stderr. pcap NULL: no captures. */
+int world_open(struct world *w, const char *pcap);
+/* Counts what is still lost: buffers of the link that did not come home. */
+unsigned world_close(struct world *w);
+int host_app_open(struct world *w, struct host *h);
+/* As if the process had been killed (flush: or had just ended). */
+void host_app_kill(struct host *h, bool flush);
+void world_counters(struct world *w, FILE *out);
+
+/* Non-zero and words about it when something is not back where it belongs. */
+int leaks_control(struct control *ctl, char *text, size_t size);
+int leaks_datapath(struct datapath *dp, char *text, size_t size);
+
+#endif
