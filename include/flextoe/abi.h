@@ -202,8 +202,8 @@ struct flextoe_ntf {
  * own core (engine_cpu) an application rings the doorbell no earlier than it goes to sleep itself, and the
  * engine wakes applications when it has nothing left to do. The engine looks again after a millisecond when
  * it sleeps while an application is awake, so nothing is lost when that one computes for long. When none is,
- * it says that it will not look (FLEXTOE_ENGINE_DEEP in its word): an application that wakes up by itself in
- * such a sleep rings at once.
+ * or looking was in vain for a while, it says that it will not look (FLEXTOE_ENGINE_DEEP in its word), and
+ * then looks a last time: what is posted in such a sleep is rung for at once.
  */
 #define FLEXTOE_ENGINE_DEEP 0x80000000u
 struct flextoe_words {

@@ -385,8 +385,10 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
 	if (dp->kicks)
 		notify_kick(dp, work == 0);
 	count(dp, CNT_polls);
-	if (work)
+	if (work) {
 		count(dp, CNT_polls_busy);
+		dp->looks = 0;
+	}
 	return work;
 }
 
@@ -417,6 +419,8 @@ bool datapath_sleep_begin(struct datapath *dp)
 	return datapath_more(dp) || host_work(dp);
 }
 
+#define LOOKS_MAX 8u /* then an application that is awake is about something else */
+
 static bool apps_asleep(const struct datapath *dp)
 {
 	for (uint32_t i = 0; i < dp->active_count; i++) {
@@ -437,7 +441,7 @@ bool datapath_sleep_deep(struct datapath *dp)
 		kicked |= dp->contexts[dp->active[i]].kicked;
 		dp->contexts[dp->active[i]].kicked = false;
 	}
-	if (kicked || !apps_asleep(dp))
+	if ((kicked || !apps_asleep(dp)) && ++dp->looks <= LOOKS_MAX)
 		return false;
 	for (uint32_t i = 0; i < dp->active_count; i++) {
 		struct context *ctx = &dp->contexts[dp->active[i]];
@@ -445,10 +449,8 @@ bool datapath_sleep_deep(struct datapath *dp)
 		if (!ctx->dead)
 			store_relaxed32(&ctx->area->words.engine_asleep, dp->sleeps | FLEXTOE_ENGINE_DEEP);
 	}
-	/* An application that wakes up from here on sees the mark when it has posted something; one that did
-	   not see it is seen awake now. */
-	full_fence();
-	return apps_asleep(dp);
+	full_fence(); /* an application that missed the word has left its mark */
+	return !host_work(dp);
 }
 
 void datapath_cpu_set(struct datapath *dp, int cpu)

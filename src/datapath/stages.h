@@ -91,6 +91,7 @@ struct datapath {
 	unsigned kicks_late; /* rounds that kicks have been put off */
 	uint32_t cpu;	     /* 1 + the core of this thread; 0: not known */
 	uint32_t sleeps;     /* number of this sleep, never 0 */
+	uint32_t looks;	     /* sleeps since there was work last that were kept short for an application */
 	/* transmit scheduler: connections that may have something to send, in turn */
 	uint32_t sched_head, sched_tail;
 	uint32_t sched_count;
