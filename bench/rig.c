@@ -226,7 +226,8 @@ void rig_tx_clear(struct rig *rig)
 	rig->device.tx_count = 0;
 }
 
-void rig_update(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_tail, uint16_t flags)
+void rig_update_origin(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_tail, uint16_t flags,
+	uint32_t tx_origin)
 {
 	struct flextoe_hc *slot = &rig->area->hc[rig->hc_pos & (FLEXTOE_HC_SLOTS - 1u)];
 
@@ -234,9 +235,15 @@ void rig_update(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_ta
 		.tx_head = tx_head,
 		.rx_tail = rx_tail,
 		.flags = flags,
+		.tx_origin = tx_origin,
 		.type = FLEXTOE_HC_UPDATE};
 	store_release8(&slot->mark, flextoe_mark(rig->hc_pos, FLEXTOE_HC_SLOTS));
 	rig->hc_pos++;
+}
+
+void rig_update(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_tail, uint16_t flags)
+{
+	rig_update_origin(rig, conn, tx_head, rx_tail, flags, 0);
 }
 
 bool rig_notified(struct rig *rig, struct flextoe_ntf *ntf)

@@ -53,6 +53,8 @@ void rig_tx_clear(struct rig *rig);
 
 /* The application's side. */
 void rig_update(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_tail, uint16_t flags);
+void rig_update_origin(struct rig *rig, uint32_t conn, uint32_t tx_head, uint32_t rx_tail, uint16_t flags,
+	uint32_t tx_origin);
 bool rig_notified(struct rig *rig, struct flextoe_ntf *ntf);
 uint8_t *rig_rx_buffer(const struct rig *rig, uint32_t conn);
 uint8_t *rig_tx_buffer(const struct rig *rig, uint32_t conn);

@@ -19,8 +19,12 @@
  * application breaks is its own: a bad descriptor or count ends that application's context.
  *
  * Stream positions in descriptors are absolute: the number of bytes since the start of the stream in that
- * direction, modulo 2^32. They only move forward, so a descriptor that comes late, twice or over another
- * context of the application does no harm.
+ * direction, modulo 2^32. They only move forward, so a descriptor that comes late, twice or over another * context of the application does no harm.
+ *
+ * A buffer is a ring: position p lies at offset (p - origin) modulo its size. Whoever fills a buffer may move its
+ * origin to the next position while the buffer is empty, so that a connection of small messages uses the same few
+ * cache lines again and again and no more pages than it needs. The new origin comes with the bytes: in the
+ * descriptor that first tells of them.
  */
 #ifndef FLEXTOE_ABI_H
 #define FLEXTOE_ABI_H
@@ -85,7 +89,9 @@ struct flextoe_hc_update {
 	uint32_t rx_tail; /* end of the bytes consumed: at most rx_head as last notified */
 	uint16_t flags;	  /* FLEXTOE_HC_* */
 	uint16_t reserved0;
-	uint32_t reserved1[3];
+	uint32_t tx_origin; /* of the transmit buffer; another one only with new bytes after all old ones were
+			       acknowledged */
+	uint32_t reserved1[2];
 	uint16_t reserved2;
 	uint8_t type;
 	uint8_t mark;
@@ -142,7 +148,9 @@ struct flextoe_ntf_update {
 	uint32_t tx_tail; /* end of the bytes acknowledged: space before it may be written again */
 	uint16_t flags;	  /* FLEXTOE_NTF_*; they stay set once set */
 	uint16_t error;	  /* errno value with FLEXTOE_NTF_ERROR: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ... */
-	uint32_t reserved1[3];
+	uint32_t rx_origin; /* of the receive buffer; another one only with new bytes after all old ones were
+			       consumed */
+	uint32_t reserved1[2];
 	uint16_t reserved2;
 	uint8_t type;
 	uint8_t mark;

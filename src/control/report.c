@@ -214,12 +214,10 @@ static void row_json(FILE *out, const struct row *r)
 			",\"srtt_us\":%u,\"rttvar_us\":%u,\"rto_us\":%u,\"cwnd\":%u,\"ssthresh\":%u,\"snd_"
 			"wnd\":%u,"
 			"\"rcv_wnd\":%u,\"mss\":%u,\"retransmits\":%u,\"bytes_received\":%llu,\"bytes_"
-			"acked\":%llu,"
-			"\"segs_in\":%u,\"segs_out\":%u",
+			"acked\":%llu,",
 			t->srtt_us / 8u, t->rttvar_us / 4u, t->rto_us, t->cwnd, t->ssthresh, t->snd_wnd,
 			t->rcv_adv - t->rcv_nxt, t->mss, h->retransmits,
-			(unsigned long long)h->bytes_received, (unsigned long long)h->bytes_acked, h->segs_in,
-			h->segs_out);
+			(unsigned long long)h->bytes_received, (unsigned long long)h->bytes_acked);
 	}
 	fputc('}', out);
 }

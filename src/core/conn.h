@@ -155,8 +155,8 @@ struct host_state {
 	uint32_t retransmits;	 /* segments */
 	uint64_t bytes_received; /* in order, without FIN */
 	uint64_t bytes_acked;
-	uint32_t segs_in;
-	uint32_t segs_out;
+	uint32_t rx_origin; /* seq of the byte that lies at the receive buffer's start: see abi.h */
+	uint32_t tx_origin; /* the same of the transmit buffer */
 };
 
 struct conn {

@@ -156,6 +156,8 @@ static void answer(struct datapath *dp, struct conn *c)
 	}
 	protocol_ack(&c->tcp, &plan);
 	post_headers(dp, port, c, &plan, frame);
+	if (unlikely(c->tcp.ooo != CONN_NONE) && (c->tcp.flags & TCPF_SACK))
+		post_sack(dp, c, frame);
 	wire_commit(port);
 	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
 }

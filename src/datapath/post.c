@@ -84,6 +84,32 @@ uint32_t post_headers(struct datapath *dp, const struct port *port, const struct
 _Static_assert(offsetof(struct conn_identity, remote_port) == offsetof(struct conn_identity, local_port) + 2,
 	"the ports are copied together");
 
+void post_sack(struct datapath *dp, const struct conn *c, struct frame *frame)
+{
+	struct ipv4_hdr *ip = (struct ipv4_hdr *)(frame->data + sizeof(struct eth_hdr));
+	struct tcp_hdr *tcp = (struct tcp_hdr *)(frame->data + HDR_IP);
+	uint32_t block[SACK_BLOCKS][2], tcp_len, n;
+	uint8_t *p = frame->data + frame->len;
+
+	/* 40 bytes of options: three blocks beside the timestamps, four without */
+	n = reassembly_sack(&c->tcp, &dp->ooo, block, c->tcp.flags & TCPF_TIMESTAMPS ? 3u : SACK_BLOCKS);
+	if (!n)
+		return;
+	put32(p, 0x00050101u | (2u + 8u * n) << 24); /* NOP, NOP, kind, length */
+	for (uint32_t i = 0; i < n; i++) {
+		put32(p + 4 + 8 * i, to_be32(block[i][0]));
+		put32(p + 8 + 8 * i, to_be32(block[i][1]));
+	}
+	frame->len += 4u + 8u * n;
+	frame->hdr_len = (uint16_t)frame->len;
+	tcp_len = frame->len - HDR_IP;
+	tcp->data_off = (uint8_t)(tcp_len / 4u << 4);
+	tcp->checksum = (be16)fold(c->id.pseudo_sum + to_be16((uint16_t)tcp_len));
+	ip->total_len = to_be16((uint16_t)(tcp_len + 20u));
+	ip->checksum = 0;
+	ip->checksum = checksum_of(ip, sizeof(*ip));
+}
+
 void post_checksum(struct frame *frame)
 {
 	struct tcp_hdr *tcp = (struct tcp_hdr *)(frame->data + frame->csum_start);

@@ -47,6 +47,7 @@ static struct ooo *entry_of(struct tcp_state *t, struct ooo_pool *pool)
 	o = &pool->entries[i];
 	o->count = 0;
 	o->has_fin = 0;
+	o->recent = 0;
 	return o;
 }
 
@@ -89,6 +90,8 @@ bool reassembly_add(struct tcp_state *t, struct ooo_pool *pool, uint32_t start, 
 			o->count -= (uint8_t)(last - first - 1);
 		}
 	}
+	if (start != end)
+		o->recent = (uint8_t)first;
 	if (fin) {
 		o->has_fin = 1;
 		o->fin_seq = end;
@@ -109,9 +112,28 @@ bool reassembly_join(struct tcp_state *t, struct ooo_pool *pool)
 	if (n) {
 		memmove(&o->interval[0], &o->interval[n], (o->count - n) * sizeof(o->interval[0]));
 		o->count -= (uint8_t)n;
+		o->recent = o->recent >= n ? (uint8_t)(o->recent - n) : 0;
 	}
 	fin = o->has_fin && seq_leq(o->fin_seq, t->rcv_nxt);
 	if (fin || (o->count == 0 && !o->has_fin))
 		reassembly_drop(t, pool);
 	return fin;
+}
+
+unsigned reassembly_sack(const struct tcp_state *t, const struct ooo_pool *pool,
+	uint32_t block[SACK_BLOCKS][2], unsigned max)
+{
+	const struct ooo *o;
+	unsigned n = 0;
+
+	if (t->ooo == CONN_NONE)
+		return 0;
+	o = &pool->entries[t->ooo];
+	for (unsigned i = 0; i < o->count && n < max; i++) {
+		unsigned at = i == 0 ? o->recent : i <= o->recent ? i - 1 : i;
+
+		block[n][0] = o->interval[at].start;
+		block[n++][1] = o->interval[at].end;
+	}
+	return n;
 }

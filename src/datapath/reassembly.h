@@ -17,7 +17,8 @@ struct ooo {
 	} interval[OOO_INTERVALS];
 	uint8_t count;
 	uint8_t has_fin;
-	uint16_t reserved;
+	uint8_t recent; /* index of the interval that grew last */
+	uint8_t reserved;
 	uint32_t fin_seq; /* with has_fin: the FIN's sequence number; free entries: the next free one */
 };
 _Static_assert(sizeof(struct ooo) == 64, "one cache line");
@@ -37,6 +38,10 @@ void ooo_pool_free(struct ooo_pool *pool);
 bool reassembly_add(struct tcp_state *t, struct ooo_pool *pool, uint32_t start, uint32_t end, bool fin);
 /* rcv_nxt has moved: takes in what now joins it. Returns true when the FIN is next (rcv_nxt stands on it). */
 bool reassembly_join(struct tcp_state *t, struct ooo_pool *pool);
+#define SACK_BLOCKS 4u
+/* The intervals to report, at most max: the one that grew last comes first (RFC 2018 4). Returns how many. */
+unsigned reassembly_sack(const struct tcp_state *t, const struct ooo_pool *pool,
+	uint32_t block[SACK_BLOCKS][2], unsigned max);
 /* Gives the entry back. */
 void reassembly_drop(struct tcp_state *t, struct ooo_pool *pool);
 

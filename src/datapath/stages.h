@@ -138,6 +138,8 @@ enum pre_result pre_parse(
    (post_checksum). */
 uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
 	const struct tx_plan *plan, struct frame *frame);
+/* Adds what lies beyond the next byte expected to a segment without payload (RFC 2018). */
+void post_sack(struct datapath *dp, const struct conn *c, struct frame *frame);
 /* Completes the TCP checksum of a frame for a device that does not. */
 void post_checksum(struct frame *frame);
 

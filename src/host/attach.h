@@ -74,7 +74,9 @@ struct flextoe_conn {
 	uint16_t local_port, remote_port;
 	uint16_t error; /* errno value with FLEXTOE_NTF_ERROR */
 	uint16_t reserved;
-	uint32_t cookie; /* while connecting */
+	uint32_t cookie;    /* while connecting */
+	uint32_t rx_origin; /* position that lies at the receive buffer's start: see abi.h */
+	uint32_t tx_origin;
 };
 _Static_assert(sizeof(struct flextoe_conn) == 128, "two cache lines");
 

@@ -365,6 +365,7 @@ int conn_opened(struct flextoe_context *ctx, const struct flextoe_ntf *ntf, stru
 	conn->tx_shift = opened->tx_shift;
 	conn->rx_buffer = ctx->ft->base + ((uint64_t)opened->rx_page << 12);
 	conn->tx_buffer = ctx->ft->base + ((uint64_t)opened->tx_page << 12);
+	conn->rx_origin = conn->tx_origin = 0;
 	conn->handle = opened->conn;
 	if (!accepted && conn->listener) { /* the connection has the port now */
 		flextoe_listener_close(conn->listener);
@@ -438,9 +439,9 @@ void flextoe_conn_addresses(
 
 /* `bytes` of the ring of 2^shift bytes, from a position on, as one or two pieces. */
 static void window_fill(
-	uint8_t *buffer, uint8_t shift, uint32_t position, uint32_t bytes, struct iovec iov[2])
+	uint8_t *buffer, uint8_t shift, uint32_t distance, uint32_t bytes, struct iovec iov[2])
 {
-	uint32_t size = 1u << shift, at = position & (size - 1);
+	uint32_t size = 1u << shift, at = distance & (size - 1);
 	uint32_t first = bytes < size - at ? bytes : size - at;
 
 	iov[0] = (struct iovec){.iov_base = buffer + at, .iov_len = first};
@@ -452,7 +453,7 @@ ssize_t flextoe_rx_window(struct flextoe_conn *conn, struct iovec iov[2])
 	uint32_t bytes = conn->rx_head - conn->rx_tail;
 
 	if (likely(bytes)) { /* what came before the end or an error is still good */
-		window_fill(conn->rx_buffer, conn->rx_shift, conn->rx_tail, bytes, iov);
+		window_fill(conn->rx_buffer, conn->rx_shift, conn->rx_tail - conn->rx_origin, bytes, iov);
 		return (ssize_t)bytes;
 	}
 	if (conn->ntf_flags & FLEXTOE_NTF_FIN)
@@ -490,7 +491,9 @@ ssize_t flextoe_tx_window(struct flextoe_conn *conn, struct iovec iov[2])
 		conn->flags |= HOSTC_TX_WANTED;
 		return 0;
 	}
-	window_fill(conn->tx_buffer, conn->tx_shift, conn->tx_head, bytes, iov);
+	if (conn->tx_head == conn->tx_tail)
+		conn->tx_origin = conn->tx_head; /* all is acknowledged: start over where the cache is warm */
+	window_fill(conn->tx_buffer, conn->tx_shift, conn->tx_head - conn->tx_origin, bytes, iov);
 	return (ssize_t)bytes;
 }
 

@@ -109,6 +109,7 @@ static void update_post(struct flextoe_context *ctx, struct flextoe_conn *conn)
 	slot->update.tx_head = conn->tx_head;
 	slot->update.rx_tail = conn->rx_tail;
 	slot->update.flags = conn->hc_flags;
+	slot->update.tx_origin = conn->tx_origin;
 	slot->update.reserved0 = 0;
 	slot->update.type = FLEXTOE_HC_UPDATE;
 	hc_publish(ctx, slot);
@@ -243,9 +244,12 @@ static int update_take(
 	if (update->rx_head != conn->rx_head || (news & FLEXTOE_NTF_FIN)) {
 		/* Positions only move forward; one that does not is old, or nonsense: leave it. */
 		if ((int32_t)(update->rx_head - conn->rx_head) > 0 &&
-			update->rx_head - conn->rx_tail <= 1u << conn->rx_shift)
+			update->rx_head - conn->rx_tail <= 1u << conn->rx_shift) {
+			conn->rx_origin = update->rx_origin;
 			__atomic_store_n(&conn->rx_head, update->rx_head, __ATOMIC_RELAXED);
-		prefetch(conn->rx_buffer + (conn->rx_tail & ((1u << conn->rx_shift) - 1)));
+		}
+		prefetch(
+			conn->rx_buffer + ((conn->rx_tail - conn->rx_origin) & ((1u << conn->rx_shift) - 1)));
 		event[n++] = (struct flextoe_event){
 			.type = FLEXTOE_EVENT_READABLE, .conn = conn, .opaque = conn->opaque};
 	}

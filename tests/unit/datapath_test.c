@@ -139,19 +139,50 @@ static void buffers_wrap(void **state)
 
 	(void)state;
 	memset(block, 'x', 1000);
-	for (unsigned i = 0; i < 200; i++) { /* 200,000 bytes through 64 KiB */
+	for (unsigned i = 0; i < 200; i++) { /* 200,000 bytes through 64 KiB, which are never all consumed */
 		block[0] = (char)('a' + i % 26);
 		in(2, sent, 0, TCP_ACK_, block);
 		rig_poll(&rig);
 		assert_int_equal(rig_rx_buffer(&rig, 2)[sent & 65535u], 'a' + i % 26);
 		assert_int_equal(rig_rx_buffer(&rig, 2)[(sent + 999) & 65535u], 'x');
 		sent += 1000;
-		rig_update(&rig, 2, 0, sent, 0);
+		rig_update(&rig, 2, 0, sent - 1, 0);
 		rig_poll(&rig);
 		rig_tx_clear(&rig);
 	}
 	assert_int_equal(counted(CNT_rx_payload_bytes), 200000);
 	assert_int_equal(counted(CNT_drop_out_of_window), 0);
+}
+
+static void empty_buffers_start_over(void **state)
+{
+	struct flextoe_ntf n;
+
+	(void)state;
+	datapath_conn(rig.dp, 0)->tcp.quick_acks = 0;
+	for (uint32_t i = 0; i < 50; i++) { /* both buffers are empty each time */
+		in(0, 100 * i, 10 * i, TCP_ACK_ | TCP_PSH_, "ask");
+		in(0, 100 * i + 3, 10 * i, TCP_ACK_ | TCP_PSH_,
+			"012345678901234567890123456789012345678901234567890123456789012345678901234567890123"
+			"4567890123456");
+		rig_poll(&rig);
+		assert_memory_equal(rig_rx_buffer(&rig, 0), "ask012", 6);
+		assert_true(rig_notified(&rig, &n));
+		assert_int_equal(n.update.rx_head, 100 * (i + 1));
+		assert_int_equal(n.update.rx_origin, 100 * i);
+		memcpy(rig_tx_buffer(&rig, 0), "answer 010", 10);
+		rig_tx_clear(&rig);
+		rig_update_origin(&rig, 0, 10 * (i + 1), 100 * (i + 1), 0, 10 * i);
+		rig_poll(&rig);
+		assert_int_equal(rig.device.tx_count, 1);
+		assert_memory_equal(rig.device.tx[0].data + 66, "answer 010", 10);
+	}
+	/* an origin that comes late is only late; one that moves under bytes in flight breaks the rules */
+	rig_update_origin(&rig, 0, 500, 5000, 0, 0);
+	rig_poll(&rig);
+	rig_update_origin(&rig, 0, 501, 5000, 0, 500);
+	rig_poll(&rig);
+	assert_int_equal(counted(CNT_hc_bad), 1);
 }
 
 static void super_segments_for_a_device_that_takes_them(void **state)
@@ -167,6 +198,42 @@ static void super_segments_for_a_device_that_takes_them(void **state)
 	assert_int_equal(rig.device.tx[0].gso_size, 1448);
 	assert_int_equal(rig.device.tx[0].len, 66 + 40000);
 	assert_memory_equal(rig.device.tx[0].data + 66, rig_tx_buffer(&rig, 0), 40000);
+}
+
+static void what_came_ahead_is_reported(void **state)
+{
+	static const uint8_t order[] = {3, 1, 5, 7};
+	const uint8_t *opt;
+	uint32_t v;
+
+	(void)state;
+	datapath_conn(rig.dp, 0)->tcp.flags |= TCPF_SACK;
+	for (unsigned i = 0; i < sizeof(order); i++)
+		in(0, order[i] * 4u, 0, TCP_ACK_, "abcd");
+	in(0, 16, 0, TCP_ACK_, "abcd"); /* joins 12-16 and 20-24: the newest */
+	rig_poll(&rig);
+	assert_int_equal(rig.device.tx_count, 1);
+	assert_sound(0);
+	assert_int_equal(sent_tcp(0)->data_off, 15 << 4);
+	opt = rig.device.tx[0].data + 66;
+	assert_memory_equal(opt, "\1\1\5\32", 4);
+	for (unsigned i = 0; i < 6; i++) {
+		static const uint32_t want[] = {12, 24, 4, 8, 28, 32};
+
+		memcpy(&v, opt + 4 + 4 * i, 4);
+		assert_int_equal(from_be32(v), 1000001u + want[i]);
+	}
+	rig_tx_clear(&rig);
+	in(0, 0, 0, TCP_ACK_, "abcd"); /* fills the first hole and leaves the others */
+	rig_poll(&rig);
+	assert_sound(0);
+	assert_int_equal(sent_tcp(0)->data_off, 13 << 4);
+	rig_tx_clear(&rig);
+	in(0, 8, 0, TCP_ACK_, "abcd");
+	in(0, 24, 0, TCP_ACK_, "abcd");
+	rig_poll(&rig);
+	assert_int_equal(sent_tcp(0)->data_off, 8 << 4);
+	assert_int_equal(datapath_conn(rig.dp, 0)->tcp.rcv_nxt, 1000001u + 32);
 }
 
 static void full_device_holds_work_back_and_loses_nothing(void **state)
@@ -617,8 +684,11 @@ int main(void)
 		T(batch_gives_one_ack_and_one_notification, setup_offloads),
 		T(reply_takes_the_ack_along, setup),
 		T(buffers_wrap, setup),
+		T(empty_buffers_start_over, setup),
 		T(super_segments_for_a_device_that_takes_them, setup_offloads),
 		T(segments_longer_than_super_segments_are_sent_whole, setup_offloads),
+		T(what_came_ahead_is_reported, setup),
+		T(what_came_ahead_is_reported, setup_offloads),
 		T(full_device_holds_work_back_and_loses_nothing, setup),
 		T(wrong_checksums_are_dropped_unless_the_device_vouches, setup),
 		T(mutated_frames_do_no_harm, setup),

@@ -24,6 +24,7 @@ struct fake_conn {
 	bool used, fin, fin_told, released, accepted;
 	uint32_t generation, handle, peer, context;
 	uint32_t rx_head, rx_tail, tx_head, tx_tail;
+	uint32_t rx_origin, tx_origin;
 	uint16_t flags, error;
 	bool told; /* the state was notified */
 	bool owed; /* and has changed since */
@@ -272,8 +273,12 @@ static void conn_update(struct fake_engine *e, uint32_t context, const struct fl
 	if (hc->flags & ~FLEXTOE_HC_FLAGS_ALL || hc->tx_head - c->tx_tail > 1u << FAKE_SHIFT ||
 		c->rx_head - hc->rx_tail > 1u << FAKE_SHIFT)
 		e->violations++;
-	if ((int32_t)(hc->tx_head - c->tx_head) > 0)
+	if ((int32_t)(hc->tx_head - c->tx_head) > 0) {
+		if (hc->tx_origin != c->tx_origin && c->tx_tail != c->tx_head)
+			e->violations++; /* moved under bytes that are still in the buffer */
+		c->tx_origin = hc->tx_origin;
 		c->tx_head = hc->tx_head;
+	}
 	if ((int32_t)(hc->rx_tail - c->rx_tail) > 0)
 		c->rx_tail = hc->rx_tail;
 	if (hc->flags & FLEXTOE_HC_NOTIFY_HERE) {
@@ -296,8 +301,11 @@ static unsigned conn_carry(struct fake_engine *e, uint32_t index)
 
 	if (!c->used || (c->flags & FLEXTOE_NTF_ERROR))
 		goto notify;
+	if (p->rx_head == p->rx_tail)
+		p->rx_origin = p->rx_head;
 	while (c->tx_tail != c->tx_head && p->rx_head - p->rx_tail <= mask && !p->released) {
-		buffer(e, c->peer, false)[p->rx_head++ & mask] = buffer(e, index, true)[c->tx_tail++ & mask];
+		buffer(e, c->peer, false)[(p->rx_head++ - p->rx_origin) & mask] =
+			buffer(e, index, true)[(c->tx_tail++ - c->tx_origin) & mask];
 		moved++;
 	}
 	if (moved)
@@ -319,6 +327,7 @@ notify:
 		struct flextoe_ntf ntf = {.update = {.conn = c->handle,
 						  .rx_head = c->rx_head,
 						  .tx_tail = c->tx_tail,
+						  .rx_origin = c->rx_origin,
 						  .flags = c->flags,
 						  .error = c->error,
 						  .type = FLEXTOE_NTF_UPDATE}};
