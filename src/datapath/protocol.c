@@ -126,10 +126,12 @@ static void ack_advance(struct tcp_state *t, const struct segment *s, uint32_t n
 			t->flags &= (uint16_t)~TCPF_RTO_RECOVERY;
 		cwnd_grow(t, acked, flight);
 	}
-	if (t->snd_una == t->snd_max)
+	if (t->snd_una == t->snd_max) {
 		t->flags &= (uint16_t) ~(TCPF_RTO_ARMED | TCPF_PERSIST); /* RFC 6298 5.2 */
-	else
+		t->due &= (uint8_t)~DUE_PROBE;				 /* its timer is off */
+	} else {
 		rto_arm(t, now_us); /* RFC 6298 5.3 */
+	}
 	v->send = true;
 
 	if (fin_acked) {

@@ -291,6 +291,22 @@ static void zero_window_is_probed_for_ever_while_answered(void **state)
 	out_nothing();
 }
 
+static void probe_that_was_due_when_the_last_one_was_taken_has_a_timer(void **state)
+{
+	(void)state;
+	in_wnd(R(0), TCP_ACK_, S(0), 0, 0);
+	app(5000, 0, 0);
+	out_nothing();
+	timeout_at(t.rto_deadline_us);
+	out(S(0), 1, TCP_ACK_);
+	timeout_at(t.rto_deadline_us);
+	in_wnd(R(0), TCP_ACK_, S(1), 0, 0); /* before the second probe has left */
+	out_nothing();
+	assert_true(t.flags & TCPF_RTO_ARMED);
+	assert_int_equal(timeout_at(t.rto_deadline_us), CNT_window_probes);
+	out(S(1), 1, TCP_ACK_);
+}
+
 static void zero_window_unanswered_gives_up(void **state)
 {
 	struct tx_plan p;
@@ -674,6 +690,7 @@ int main(void)
 		T(more_holes_than_intervals_loses_the_segment), T(fin_ahead_of_a_hole_waits),
 		T(window_is_never_violated), T(closed_window_answers_probes_and_opens),
 		T(zero_window_is_probed_for_ever_while_answered), T(zero_window_unanswered_gives_up),
+		T(probe_that_was_due_when_the_last_one_was_taken_has_a_timer),
 		T(fin_waits_for_the_window_too), T(old_window_update_is_ignored),
 		T(shrunken_window_sends_nothing), T(window_shut_on_bytes_in_flight_is_not_waited_for),
 		T(three_duplicates_retransmit_once), T(not_every_ack_is_a_duplicate),
