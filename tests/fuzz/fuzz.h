@@ -57,7 +57,7 @@ static inline uint32_t take32(struct input *in)
 /* The application's view of a connection. */
 struct world_conn {
 	bool open;
-	uint32_t handle, rx_page, tx_page, rx_head, rx_tail, tx_head, tx_tail;
+	uint32_t handle, rx_page, tx_page, rx_head, rx_tail, tx_head, tx_tail, tx_origin;
 	uint8_t rx_shift, tx_shift;
 	bool fin, shut;
 };

@@ -19,6 +19,7 @@ static void descriptor(struct world *w, struct input *in)
 		hc.update = (struct flextoe_hc_update){.conn = c->handle,
 			.tx_head = c->tx_head + (uint32_t)(int32_t)(int16_t)take16(in),
 			.rx_tail = c->rx_tail + (uint32_t)(int32_t)(int16_t)take16(in),
+			.tx_origin = how & 64u ? take16(in) : c->tx_origin,
 			.flags = take8(in) & 0x7fu,
 			.type = FLEXTOE_HC_UPDATE};
 	} else if (how & 2u) {

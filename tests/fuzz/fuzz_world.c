@@ -218,14 +218,18 @@ void world_update(struct world *w, struct world_conn *c, uint16_t flags, uint32_
 		return;
 	c->rx_tail += min_u32(read, c->rx_head - c->rx_tail);
 	write = c->shut ? 0 : min_u32(write, room);
+	if (c->tx_head == c->tx_tail)
+		c->tx_origin = c->tx_head;
 	for (uint32_t i = 0; i < write; i++, c->tx_head++)
-		w->app.region[((uint64_t)c->tx_page << 12) + (c->tx_head & ((1u << c->tx_shift) - 1u))] =
+		w->app.region[((uint64_t)c->tx_page << 12) +
+			      ((c->tx_head - c->tx_origin) & ((1u << c->tx_shift) - 1u))] =
 			stream_byte(c->tx_head);
 	if (flags & (FLEXTOE_HC_FIN | FLEXTOE_HC_CLOSE))
 		c->shut = true;
 	if (flags & (FLEXTOE_HC_CLOSE | FLEXTOE_HC_ABORT))
 		c->open = false;
 	hc.update.tx_head = c->tx_head;
+	hc.update.tx_origin = c->tx_origin;
 	hc.update.rx_tail = c->rx_tail;
 	world_post(w, 0, &hc);
 }
@@ -247,7 +251,7 @@ static void take_update(struct world *w, const struct flextoe_ntf_update *u)
 	buffer = w->app.region + ((uint64_t)c->rx_page << 12);
 	if (w->polite_peer)
 		for (uint32_t i = c->rx_head; i != u->rx_head; i++)
-			MUST(buffer[i & ((1u << c->rx_shift) - 1u)] == stream_byte(i));
+			MUST(buffer[(i - u->rx_origin) & ((1u << c->rx_shift) - 1u)] == stream_byte(i));
 	c->rx_head = u->rx_head;
 	c->tx_tail = u->tx_tail;
 	c->fin |= (u->flags & FLEXTOE_NTF_FIN) != 0;
