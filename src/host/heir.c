@@ -32,7 +32,7 @@ struct heir {
 
 /* How far the owners that have left a connection had come. */
 struct left {
-	atomic_uint handle, tx_head, rx_tail;
+	atomic_uint handle, tx_head, tx_origin, rx_tail;
 };
 
 /* Shared between the processes: mapped when the first child needs it. */
@@ -113,11 +113,14 @@ bool heir_conn_shared(struct flextoe_conn *conn)
 	left = &lefts[flextoe_conn_index(conn->handle)];
 	if (atomic_load(&left->handle) != conn->handle)
 		return false; /* nobody else ever had it */
+	if ((int32_t)(conn->tx_head - atomic_load(&left->tx_head)) > 0)
+		atomic_store(&left->tx_origin, conn->tx_origin);
 	position_raise(&left->tx_head, conn->tx_head);
 	position_raise(&left->rx_tail, conn->rx_tail);
 	if (owner_leaves(conn->handle))
 		return true;
 	conn->tx_head = atomic_load(&left->tx_head);
+	conn->tx_origin = atomic_load(&left->tx_origin);
 	conn->rx_tail = atomic_load(&left->rx_tail);
 	return false;
 }
@@ -161,6 +164,7 @@ static void heir_reap(unsigned index)
 		struct left *left = &lefts[handle == FLEXTOE_CONN_NONE ? 0 : flextoe_conn_index(handle)];
 		struct flextoe_hc hc = {.update = {.conn = handle,
 						.tx_head = atomic_load(&left->tx_head),
+						.tx_origin = atomic_load(&left->tx_origin),
 						.rx_tail = atomic_load(&left->rx_tail),
 						.flags = FLEXTOE_HC_CLOSE,
 						.type = FLEXTOE_HC_UPDATE}};
@@ -236,6 +240,7 @@ static void left_begin(const struct flextoe_conn *conn)
 	if (atomic_load(&left->handle) == conn->handle)
 		return; /* an earlier child has it too */
 	atomic_store(&left->tx_head, conn->tx_head);
+	atomic_store(&left->tx_origin, conn->tx_origin);
 	atomic_store(&left->rx_tail, conn->rx_tail);
 	atomic_store(&left->handle, conn->handle);
 }
