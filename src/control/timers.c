@@ -7,7 +7,10 @@
  * comes due at the earlier of its two deadlines as they were then. Coming due it looks again: a deadline that
  * has passed makes CTL_TIMEOUT (the data path looks for itself before it acts), one that has moved is waited
  * for, and with none set CTL_TIMERS_OFF asks to end the watch. So an idle connection costs nothing, and a
- * busy one an entry every few milliseconds, not one a segment. Deadlines are 32-bit microseconds that wrap.
+ * busy one an entry every few milliseconds, not one a segment. Nobody tells when a deadline has moved to an
+ * earlier time (an ACK is owed while a backed-off retransmission is a minute away, or the peer is back and
+ * the backoff over), so the look is never further away than WATCH_MAX_US. Deadlines are 32-bit microseconds
+ * that wrap.
  *
  * A connection the application has given up is looked at now and then as well: it may not wait for its peer
  * for ever, with its FIN acknowledged (FIN-WAIT-2) or before a closed window.
@@ -19,6 +22,8 @@
 #define ORPHAN_LOOK_US 15000000u
 #define ORPHAN_MAX_US  60000000u
 #define TIMERS_BATCH   512u
+/* With the delay itself a delayed ACK is out after 140 ms, before anybody's retransmission at 200 ms. */
+#define WATCH_MAX_US 100000u
 
 void timer_set(struct control *ctl, struct timer *timer, uint32_t kind, uint32_t index, uint64_t due_us)
 {
@@ -58,6 +63,14 @@ static void conn_timer_set(struct control *ctl, uint32_t index, uint64_t due_us)
 	timer_set(ctl, &ctl->conns[index].timer, TIMER_CONN, index, due_us);
 }
 
+/* Looks again when the deadline has come, as far as it is known now. */
+static void watch_set(struct control *ctl, uint32_t index, uint64_t due_us)
+{
+	uint64_t latest = ctl->now_us + WATCH_MAX_US;
+
+	conn_timer_set(ctl, index, due_us < latest ? due_us : latest);
+}
+
 void timers_watch(struct control *ctl, uint32_t index)
 {
 	struct control_conn *c = &ctl->conns[index];
@@ -69,7 +82,7 @@ void timers_watch(struct control *ctl, uint32_t index)
 		return;
 	next_deadline(
 		ctl, &datapath_conn(ctl->dp, index)->tcp, &due); /* none left already: found when it is due */
-	conn_timer_set(ctl, index, due > ctl->now_us ? due : ctl->now_us + TIMER_TICK_US);
+	watch_set(ctl, index, due > ctl->now_us ? due : ctl->now_us + TIMER_TICK_US);
 }
 
 void timers_idle(struct control *ctl, uint32_t index)
@@ -131,7 +144,7 @@ static void conn_timer(struct control *ctl, uint32_t index)
 		}
 	}
 	if (set)
-		conn_timer_set(ctl, index, due);
+		watch_set(ctl, index, due);
 	else if (c->flags & CTLCONN_RELEASED)
 		conn_timer_set(ctl, index, ctl->now_us + ORPHAN_LOOK_US);
 }

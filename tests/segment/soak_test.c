@@ -482,6 +482,18 @@ static uint64_t host_turn(struct host *h, unsigned *to_open)
 
 /* ---- what must hold ---- */
 
+/* Deadlines are kept, or nearly so: an ACK leaves within half a second (RFC 9293 3.8.6.3). */
+static void check_deadlines(const struct end *e)
+{
+	const struct tcp_state *t = tcp_of(e);
+	uint32_t now = (uint32_t)world.now_us;
+
+	if ((t->flags & TCPF_ACK_DELAYED) && (int32_t)(now - t->ack_deadline_us) > 450000)
+		FAIL("end %u: a delayed ACK is %u us late", e->id, now - t->ack_deadline_us);
+	if ((t->flags & TCPF_RTO_ARMED) && (int32_t)(now - t->rto_deadline_us) > 450000)
+		FAIL("end %u: a retransmission is %u us late", e->id, now - t->rto_deadline_us);
+}
+
 static void check_end(struct end *e)
 {
 	struct end *p = e->peer;
@@ -635,6 +647,10 @@ static void run(uint64_t seed)
 			continue;
 		}
 		idle = 0;
+		for (unsigned i = 0; i < HOSTS; i++)
+			for (unsigned k = 0; k < live_count[i]; k++)
+				if (live[i][k]->conn && live[i][k]->open)
+					check_deadlines(live[i][k]);
 		patience = chance(70) ? 2 : 1 + below(150);
 		for (unsigned i = 0; i < HOSTS; i++) {
 			uint64_t us = control_next_us(w->host[i].control, w->now_us);
