@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* See flow_table.h. A full bucket overflows into the next; a removal frees its entry for good when its bucket
- * still has a never-used one (then no search passes on), else it leaves a mark. */
+/* See flow_table.h. A full bucket overflows into the next. A search ends at the first bucket with a free
+ * entry, so a removal from a full bucket takes back an entry that had to pass it, if there is one: searches
+ * stay as short as the load makes them, however many connections came and went. */
 #include "core/flow_table.h"
 
 #include <errno.h>
@@ -49,7 +50,7 @@ uint32_t flow_find(const struct flow_table *table, const struct conn *conns, uin
 			if (e[i].hash == hash && flow_key_equal(&conns[e[i].index].id, local_addr,
 							 remote_addr, local_port, remote_port))
 				return e[i].index;
-			open |= e[i].hash == 0 && e[i].index == FLOW_NEVER;
+			open |= e[i].hash == 0;
 		}
 		if (open)
 			return CONN_NONE;
@@ -70,14 +71,47 @@ int flow_insert(struct flow_table *table, const struct conn *conns, uint32_t ind
 
 		for (unsigned i = 0; i < FLOW_BUCKET; i++)
 			if (e[i].hash == 0) {
-				if (e[i].index == FLOW_GONE)
-					table->gone--;
 				e[i] = (struct flow_entry){id->hash, index};
 				table->count++;
 				return 0;
 			}
 	}
 	return -ENOSPC;
+}
+
+/* Entry `at` of bucket `b`, which was full, is to be free: fills it with one from further on that belongs
+   here or before, and goes on with the place of that one. */
+static void hole_fill(struct flow_table *table, uint32_t b, struct flow_entry *at)
+{
+	uint32_t mask = table->bucket_mask, from = b;
+
+	for (uint32_t n = 0; n < mask; n++) {
+		struct flow_entry *e, *move = NULL;
+		bool open = false;
+
+		from = (from + 1u) & mask;
+		e = &table->entries[from * FLOW_BUCKET];
+		for (unsigned i = 0; i < FLOW_BUCKET; i++) {
+			uint32_t home = (e[i].hash >> 1) & mask;
+
+			open |= e[i].hash == 0;
+			if (e[i].hash && ((from - home) & mask) >= ((from - b) & mask))
+				move = &e[i];
+		}
+		if (move) {
+			*at = *move;
+			if (open) { /* no search passes that bucket */
+				*move = (struct flow_entry){0, 0};
+				return;
+			}
+			at = move;
+			b = from;
+			n = 0;
+		} else if (open) {
+			break;
+		}
+	}
+	*at = (struct flow_entry){0, 0};
 }
 
 int flow_remove(struct flow_table *table, uint32_t hash, uint32_t index)
@@ -92,16 +126,14 @@ int flow_remove(struct flow_table *table, uint32_t hash, uint32_t index)
 		for (unsigned i = 0; i < FLOW_BUCKET; i++) {
 			if (e[i].hash == hash && e[i].index == index)
 				at = (int)i;
-			open |= e[i].hash == 0 && e[i].index == FLOW_NEVER;
+			open |= e[i].hash == 0;
 		}
 		if (at >= 0) {
-			e[at] = (struct flow_entry){0, open ? FLOW_NEVER : FLOW_GONE};
-			table->gone += !open;
 			table->count--;
-			if (table->count == 0 && table->gone) { /* nothing in use: the marks can go */
-				memset(table->entries, 0, table_bytes(table));
-				table->gone = 0;
-			}
+			if (open)
+				e[at] = (struct flow_entry){0, 0};
+			else
+				hole_fill(table, b, &e[at]);
 			return 0;
 		}
 		if (open)

@@ -11,19 +11,16 @@
 #include "core/conn.h"
 
 struct flow_entry {
-	uint32_t hash;	/* as from flow_hash(), never 0 */
-	uint32_t index; /* with hash 0: FLOW_NEVER or FLOW_GONE */
+	uint32_t hash; /* as from flow_hash(); 0: free */
+	uint32_t index;
 };
 
 #define FLOW_BUCKET 8u
-#define FLOW_NEVER  0u /* never used: a search ends here */
-#define FLOW_GONE   1u /* was used: a search goes on */
 
 struct flow_table {
 	struct flow_entry *entries; /* buckets, cache aligned */
 	uint32_t bucket_mask;
 	uint32_t count;
-	uint32_t gone; /* entries marked FLOW_GONE */
 	uint32_t seed;
 };
 

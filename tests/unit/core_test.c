@@ -110,6 +110,44 @@ static void flow_table_finds_what_is_in_it_and_nothing_else(void **state)
 	free(present);
 }
 
+/* However many came and went: who is not there is not looked for everywhere. */
+static void flow_table_forgets_those_that_are_gone(void **state)
+{
+	enum { N = 1024 };
+	struct conn *conns = calloc(N, sizeof(*conns));
+	struct flow_table table;
+	uint32_t full = 0;
+
+	(void)state;
+	assert_int_equal(flow_table_init(&table, N, 12345), 0);
+	for (uint32_t i = 0; i < N; i++)
+		conns[i].id.local_port = (be16)i;
+	for (unsigned step = 0; step < 200 * N; step++) {
+		uint32_t i = step % N;
+
+		if (step >= N)
+			assert_int_equal(flow_remove(&table, conns[i].id.hash, i), 0);
+		conns[i].id.hash = rnd(0x7fffffffu) * 2u + 1u;
+		assert_int_equal(flow_insert(&table, conns, i), 0);
+	}
+	for (uint32_t i = 0; i < N; i++)
+		assert_int_equal(flow_find(&table, conns, conns[i].id.hash, 0, 0, (be16)i, 0), i);
+	for (uint32_t i = 0; i < N - 1; i++)
+		assert_int_equal(flow_remove(&table, conns[i].id.hash, i), 0);
+	/* one is left: every bucket must have an entry where a search ends */
+	for (uint32_t b = 0; b <= table.bucket_mask; b++) {
+		bool open = false;
+
+		for (unsigned i = 0; i < FLOW_BUCKET; i++)
+			open |= table.entries[b * FLOW_BUCKET + i].hash == 0 &&
+				table.entries[b * FLOW_BUCKET + i].index == 0;
+		full += !open;
+	}
+	assert_int_equal(full, 0);
+	flow_table_free(&table);
+	free(conns);
+}
+
 static void wheel_hands_out_everything_in_its_time(void **state)
 {
 	enum { N = 500 };
@@ -250,6 +288,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ring_keeps_order_through_wraps_and_full),
 		cmocka_unit_test(flow_table_finds_what_is_in_it_and_nothing_else),
+		cmocka_unit_test(flow_table_forgets_those_that_are_gone),
 		cmocka_unit_test(wheel_hands_out_everything_in_its_time),
 		cmocka_unit_test(checksum_is_that_of_the_rfc),
 		cmocka_unit_test(siphash_gives_the_papers_value),
