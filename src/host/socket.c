@@ -15,12 +15,16 @@
 
 #define POOL_GROW 64u
 
+_Static_assert(offsetof(struct socket, conn) - offsetof(struct socket, generation) == 2 * sizeof(void *) ||
+		       offsetof(struct socket, conn) - offsetof(struct socket, generation) ==
+			       sizeof(uint32_t) + sizeof(void *),
+	"generation, lane and conn follow each other: see socket_alloc()");
+
 static struct socket *pool; /* under the process's lock */
 
 struct socket *socket_alloc(struct lane *lane)
 {
 	struct socket *s;
-	uint32_t generation;
 
 	mutex_lock(&process.lock);
 	if (!pool) {
@@ -38,9 +42,10 @@ struct socket *socket_alloc(struct lane *lane)
 	mutex_unlock(&process.lock);
 	if (!s)
 		return NULL;
-	generation = s->generation;
-	memset(s, 0, sizeof(*s));
-	s->generation = generation;
+	/* Who waited in its last life may look at it still, to see another generation, and lock its lane:
+	   these two are never anything in between. */
+	memset(s, 0, offsetof(struct socket, generation));
+	memset(&s->conn, 0, sizeof(*s) - offsetof(struct socket, conn));
 	s->file.kind = FILE_SOCKET;
 	s->file.refs = 1;
 	s->fd = -1;
