@@ -7,6 +7,7 @@
  * looked at, and their length, version and type are checked. Control plane's thread.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,9 @@ int channel_init(struct control *ctl, char err[256])
 	ctl->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (ctl->listen_fd < 0 || ctl->epoll_fd < 0)
 		goto fail;
+	ctl->spare_fd = fcntl(ctl->epoll_fd, F_DUPFD_CLOEXEC, 0);
+	if (ctl->spare_fd < 0)
+		goto fail;
 	old = umask(0777); /* nobody gets in before the permissions are set */
 	r = bind(ctl->listen_fd, (const void *)&addr, sizeof(addr));
 	umask(old);
@@ -113,7 +117,24 @@ void channel_free(struct control *ctl)
 	}
 	if (ctl->epoll_fd >= 0)
 		close(ctl->epoll_fd);
-	ctl->listen_fd = ctl->epoll_fd = -1;
+	if (ctl->spare_fd >= 0)
+		close(ctl->spare_fd);
+	ctl->listen_fd = ctl->epoll_fd = ctl->spare_fd = -1;
+}
+
+/* No descriptor is left. A client that nobody took would keep the listening socket readable, and us awake. */
+static void client_turn_away(struct control *ctl)
+{
+	int fd;
+
+	COUNT(ctl, app_refused);
+	if (ctl->spare_fd < 0)
+		return;
+	close(ctl->spare_fd);
+	fd = accept4(ctl->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+	ctl->spare_fd = fcntl(ctl->epoll_fd, F_DUPFD_CLOEXEC, 0);
 }
 
 static void client_accept(struct control *ctl)
@@ -124,8 +145,11 @@ static void client_accept(struct control *ctl)
 	struct epoll_event ev = {.events = EPOLLIN};
 	struct client *client;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE)
+			client_turn_away(ctl);
 		return;
+	}
 	client = ctl->clients_count < CLIENTS_MAX ? calloc(1, sizeof(*client)) : NULL;
 	ev.data.ptr = client;
 	if (!client || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||

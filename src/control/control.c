@@ -135,7 +135,7 @@ int control_create(const struct control_config *config, struct control **out, ch
 		return -ENOMEM;
 	ctl->config = *config;
 	ctl->dp = config->dp;
-	ctl->epoll_fd = ctl->listen_fd = -1;
+	ctl->epoll_fd = ctl->listen_fd = ctl->spare_fd = -1;
 	ctl->move_neighbour = INDEX_NONE;
 	config_defaults(&ctl->config);
 	ctl->conns_max = datapath_conns_max(ctl->dp);

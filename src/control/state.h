@@ -360,6 +360,7 @@ struct control {
 	uint32_t contexts_max;
 
 	int epoll_fd, listen_fd;
+	int spare_fd; /* given up for a moment to turn a client away when there is no other */
 	struct client *clients;
 	uint32_t clients_count;
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "daemon/config.h"
@@ -94,6 +95,17 @@ static int flags_parse(int argc, char **argv, struct config *config, struct flag
 	return 0;
 }
 
+/* An application takes a descriptor, and each of its threads one more: the usual 1024 are soon used up. */
+static void descriptors_raise(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static struct config config;
@@ -111,6 +123,7 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
+	descriptors_raise();
 	config_defaults(&config);
 	rc = flags_parse(argc, argv, &config, &flags, false, &err);
 	if (rc != 0)

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -525,6 +527,34 @@ static void another_engine_keeps_its_socket(void **state)
 	assert_int_equal(control_create(&config, &ctl, err), 0);
 }
 
+/* One that cannot be served is turned away, and does not keep the engine awake. */
+static void no_descriptor_left(void **state)
+{
+	struct rlimit old, few;
+	struct pollfd look = {.fd = control_fd(ctl), .events = POLLIN};
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0), next;
+
+	(void)state;
+	strcpy(addr.sun_path, path);
+	next = dup(fd);
+	getrlimit(RLIMIT_NOFILE, &old);
+	few = old;
+	few.rlim_cur = (rlim_t)next;
+	close(next);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	assert_int_equal(connect(fd, (void *)&addr, sizeof(addr)), 0);
+	poll_once();
+	setrlimit(RLIMIT_NOFILE, &old);
+	assert_int_equal(next_message(fd), 0);
+	assert_int_equal(poll(&look, 1, 0), 0);
+	assert_int_equal(control_counters(ctl)[CNT_app_refused], 1);
+	close(fd);
+	fd = attach(); /* and again */
+	assert_int_equal(hello(fd), FLEXTOE_MSG_WELCOME);
+	close(fd);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -538,6 +568,7 @@ int main(void)
 		CASE(reports),
 		CASE(a_slow_reader_holds_nobody_up),
 		CASE(another_engine_keeps_its_socket),
+		CASE(no_descriptor_left),
 	};
 
 	return cmocka_run_group_tests_name("applications", tests, NULL, NULL);
