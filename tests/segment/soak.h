@@ -23,7 +23,7 @@ struct soak_plan {
 	uint32_t ephemeral_ports, time_wait_ms, ooo_max, backlog;
 	uint64_t region_size;
 	uint32_t conns_total, conns_live;
-	bool app_dies, goes_deaf;
+	bool app_dies, goes_deaf, chatty, freezes;
 };
 
 struct host {
@@ -37,7 +37,7 @@ struct host {
 	struct flextoe_context *ctx;
 	struct flextoe_listener *listener;
 	bool listening;
-	uint64_t deaf_until_us, reborn_us, next_connect_us;
+	uint64_t frozen_until_us, deaf_until_us, reborn_us, next_connect_us;
 	unsigned deaths;
 };
 

@@ -55,7 +55,7 @@ static struct end ends[ENDS_MAX];
 static struct end *live[HOSTS][ENDS_MAX];
 static unsigned live_count[HOSTS];
 static unsigned ends_count, opened, failed_opens, gave_up;
-static char failure[512];
+static char failure[700];
 static bool trace;
 static unsigned long long total_bytes, total_conns, total_errors;
 
@@ -122,6 +122,10 @@ static struct end *end_new(struct host *h, bool active)
 	e->read_max = chance(30) ? 1 + below(2000) : 1 + below(200000);
 	if (e->target > 20000 && e->write_max < 500)
 		e->write_max = 500 + below(3000);
+	if (world.plan.chatty) {
+		e->target = below(20000);
+		e->write_max = 1 + below(60);
+	}
 	e->begin_us = e->next_us = e->progress_us = world.now_us;
 	live[h->number][live_count[h->number]++] = e;
 	return e;
@@ -169,8 +173,11 @@ static bool reset_has_cause(const struct end *e)
 {
 	const struct end *p = e->peer;
 
+	/* It was never seen: its application died first, or a full backlog gave the half-open one's place
+	 * away. */
 	if (!p)
-		return world.host[!e->host->number].deaths || world.now_us - e->begin_us > 60 * SECOND;
+		return world.host[!e->host->number].deaths || world.plan.backlog < 128 ||
+		       world.now_us - e->begin_us > 60 * SECOND;
 	if (p->aborted || p->died)
 		return true;
 	/* closed with bytes unread, or bytes came later; or it waited too long for us */
@@ -472,7 +479,7 @@ static uint64_t host_turn(struct host *h, unsigned *to_open)
 	if (*to_open && h->next_connect_us > world.now_us && h->next_connect_us < next)
 		next = h->next_connect_us;
 	if (*to_open) {
-		if (world.plan.goes_deaf && below(20000) == 0)
+		if (world.plan.goes_deaf && below(world.plan.chatty ? 2000 : 20000) == 0)
 			h->deaf_until_us = world.now_us + below(chance(70) ? 50000 : 5 * SECOND);
 		if (world.plan.app_dies && !h->deaths && below(20000) == 0)
 			host_die(h);
@@ -488,6 +495,8 @@ static void check_deadlines(const struct end *e)
 	const struct tcp_state *t = tcp_of(e);
 	uint32_t now = (uint32_t)world.now_us;
 
+	if (world.now_us < e->host->frozen_until_us + 10000)
+		return;
 	if ((t->flags & TCPF_ACK_DELAYED) && (int32_t)(now - t->ack_deadline_us) > 450000)
 		FAIL("end %u: a delayed ACK is %u us late", e->id, now - t->ack_deadline_us);
 	if ((t->flags & TCPF_RTO_ARMED) && (int32_t)(now - t->rto_deadline_us) > 450000)
@@ -574,6 +583,13 @@ static void plan_make(struct soak_plan *p, uint64_t seed)
 	p->conns_live = 1 + random_below(&r, 40);
 	p->app_dies = random_below(&r, 4) == 0;
 	p->goes_deaf = random_below(&r, 3) == 0;
+	p->freezes = random_below(&r, 3) == 0;
+	p->chatty = random_below(&r, 6) == 0; /* fills notification rings when somebody does not look */
+	if (p->chatty) {
+		p->goes_deaf = true;
+		p->rx_shift[0] = p->rx_shift[1] = 17;
+		p->conns_live = 40;
+	}
 }
 
 static void run(uint64_t seed)
@@ -600,6 +616,14 @@ static void run(uint64_t seed)
 		for (unsigned i = 0; i < HOSTS; i++) {
 			struct host *h = &w->host[i];
 
+			if (w->now_us <
+				h->frozen_until_us) { /* the whole machine: a long round trip for the other */
+				if (h->frozen_until_us < next)
+					next = h->frozen_until_us;
+				continue;
+			}
+			if (w->plan.freezes && below(5000) == 0)
+				h->frozen_until_us = w->now_us + below(chance(80) ? 3000 : 700000);
 			if (below(16)) {
 				work += datapath_poll(h->dp, w->now_us);
 				work += datapath_more(h->dp);
@@ -619,7 +643,7 @@ static void run(uint64_t seed)
 		if (!to_open && !live_ends() && !end_us)
 			end_us = w->now_us;
 		if (end_us && !work && w->now_us >= leaks_us) {
-			char a[256] = "", b[256] = "", c[256] = "", d[256] = "";
+			char a[200] = "", b[200] = "", c[100] = "", d[100] = "";
 
 			if (!(leaks_control(w->host[0].control, a, sizeof(a)) |
 				    leaks_control(w->host[1].control, b, sizeof(b)) |
