@@ -32,7 +32,7 @@ test: build
 # Seconds of each fuzz target under libFuzzer: make fuzz FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 fuzz:
-	@scripts/setup build test
+	@scripts/setup build fuzz
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 lint: build
