@@ -57,9 +57,9 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us);
  * datapath_more() is true when work is left that needs no event to go on (the scheduler is not empty).
  */
 bool datapath_sleep_begin(struct datapath *dp);
-/* [poll] After datapath_sleep_begin(), to sleep without bound. True: applications have been told to ring. False:
-   one that is awake or is just being woken may leave its doorbell unrung (see include/flextoe/abi.h), so
-   sleep no longer than DATAPATH_LOOK_US. */
+/* [poll] After datapath_sleep_begin(), to sleep without bound. True: applications have been told to ring.
+   False: one that is awake or is just being woken may leave its doorbell unrung (see include/flextoe/abi.h),
+   so sleep no longer than DATAPATH_LOOK_US. */
 #define DATAPATH_LOOK_US 1000u
 bool datapath_sleep_deep(struct datapath *dp);
 /* [poll] Tells the core this thread runs on, for who wakes whom when; -1: not known. */

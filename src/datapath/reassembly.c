@@ -120,8 +120,8 @@ bool reassembly_join(struct tcp_state *t, struct ooo_pool *pool)
 	return fin;
 }
 
-unsigned reassembly_sack(const struct tcp_state *t, const struct ooo_pool *pool,
-	uint32_t block[SACK_BLOCKS][2], unsigned max)
+unsigned reassembly_sack(
+	const struct tcp_state *t, const struct ooo_pool *pool, uint32_t block[SACK_BLOCKS][2], unsigned max)
 {
 	const struct ooo *o;
 	unsigned n = 0;

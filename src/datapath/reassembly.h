@@ -40,8 +40,8 @@ bool reassembly_add(struct tcp_state *t, struct ooo_pool *pool, uint32_t start, 
 bool reassembly_join(struct tcp_state *t, struct ooo_pool *pool);
 #define SACK_BLOCKS 4u
 /* The intervals to report, at most max: the one that grew last comes first (RFC 2018 4). Returns how many. */
-unsigned reassembly_sack(const struct tcp_state *t, const struct ooo_pool *pool,
-	uint32_t block[SACK_BLOCKS][2], unsigned max);
+unsigned reassembly_sack(
+	const struct tcp_state *t, const struct ooo_pool *pool, uint32_t block[SACK_BLOCKS][2], unsigned max);
 /* Gives the entry back. */
 void reassembly_drop(struct tcp_state *t, struct ooo_pool *pool);
 
