@@ -19,12 +19,13 @@
  * application breaks is its own: a bad descriptor or count ends that application's context.
  *
  * Stream positions in descriptors are absolute: the number of bytes since the start of the stream in that
- * direction, modulo 2^32. They only move forward, so a descriptor that comes late, twice or over another * context of the application does no harm.
+ * direction, modulo 2^32. They only move forward, so a descriptor that comes late, twice or over another *
+ * context of the application does no harm.
  *
- * A buffer is a ring: position p lies at offset (p - origin) modulo its size. Whoever fills a buffer may move its
- * origin to the next position while the buffer is empty, so that a connection of small messages uses the same few
- * cache lines again and again and no more pages than it needs. The new origin comes with the bytes: in the
- * descriptor that first tells of them.
+ * A buffer is a ring: position p lies at offset (p - origin) modulo its size. Whoever fills a buffer may move
+ * its origin to the next position while the buffer is empty, so that a connection of small messages uses the
+ * same few cache lines again and again and no more pages than it needs. The new origin comes with the bytes:
+ * in the descriptor that first tells of them.
  */
 #ifndef FLEXTOE_ABI_H
 #define FLEXTOE_ABI_H
@@ -144,10 +145,10 @@ enum flextoe_ntf_type {
 
 struct flextoe_ntf_update {
 	uint32_t conn;
-	uint32_t rx_head; /* end of the bytes in the receive buffer that may be read */
-	uint32_t tx_tail; /* end of the bytes acknowledged: space before it may be written again */
-	uint16_t flags;	  /* FLEXTOE_NTF_*; they stay set once set */
-	uint16_t error;	  /* errno value with FLEXTOE_NTF_ERROR: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ... */
+	uint32_t rx_head;   /* end of the bytes in the receive buffer that may be read */
+	uint32_t tx_tail;   /* end of the bytes acknowledged: space before it may be written again */
+	uint16_t flags;	    /* FLEXTOE_NTF_*; they stay set once set */
+	uint16_t error;	    /* errno value with FLEXTOE_NTF_ERROR: ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ... */
 	uint32_t rx_origin; /* of the receive buffer; another one only with new bytes after all old ones were
 			       consumed */
 	uint32_t reserved1[2];
