@@ -214,7 +214,7 @@ static void row_json(FILE *out, const struct row *r)
 			",\"srtt_us\":%u,\"rttvar_us\":%u,\"rto_us\":%u,\"cwnd\":%u,\"ssthresh\":%u,\"snd_"
 			"wnd\":%u,"
 			"\"rcv_wnd\":%u,\"mss\":%u,\"retransmits\":%u,\"bytes_received\":%llu,\"bytes_"
-			"acked\":%llu,",
+			"acked\":%llu",
 			t->srtt_us / 8u, t->rttvar_us / 4u, t->rto_us, t->cwnd, t->ssthresh, t->snd_wnd,
 			t->rcv_adv - t->rcv_nxt, t->mss, h->retransmits,
 			(unsigned long long)h->bytes_received, (unsigned long long)h->bytes_acked);

@@ -556,7 +556,9 @@ bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct 
 		t->due &= (uint8_t) ~(probe ? DUE_PROBE : DUE_RETRANSMIT);
 		plan->seq = t->snd_una;
 		plan->len = min_u32(seq_gt(t->tx_end, t->snd_una) ? t->tx_end - t->snd_una : 0,
-			probe ? 1u : min_u32(t->mss, t->snd_max - t->snd_una));
+			probe ? max_u32(1u,
+					min_u32(t->mss, t->snd_wnd)) /* RFC 9293 3.8.6.2.1: the override */
+			      : min_u32(t->mss, t->snd_max - t->snd_una));
 		if (fin_queued && plan->seq + plan->len == t->tx_end && (probe || (t->flags & TCPF_FIN_SENT)))
 			plan->flags |= TCP_FIN_;
 		if (plan->len || (plan->flags & TCP_FIN_)) {

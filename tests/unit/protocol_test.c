@@ -307,6 +307,23 @@ static void probe_that_was_due_when_the_last_one_was_taken_has_a_timer(void **st
 	out(S(1), 1, TCP_ACK_);
 }
 
+static void small_window_gets_what_fits_in_time(void **state)
+{
+	(void)state;
+	in_wnd(R(0), TCP_ACK_, S(0), 0, 300);
+	assert_int_equal(app(5000, 0, 0), 0);
+	out_nothing(); /* a silly window (RFC 9293 3.8.6.2.1): wait for more */
+	assert_true(t.flags & TCPF_PERSIST);
+	timeout_at(t.rto_deadline_us);
+	out(S(0), 300, TCP_ACK_); /* but not for ever */
+	in_wnd(R(0), TCP_ACK_, S(300), 0, 300);
+	out_nothing();
+	timeout_at(t.rto_deadline_us);
+	out(S(300), 300, TCP_ACK_);
+	in_wnd(R(0), TCP_ACK_, S(600), 0, 5000);
+	out(S(600), MSS, TCP_ACK_);
+}
+
 static void zero_window_unanswered_gives_up(void **state)
 {
 	struct tx_plan p;
@@ -689,7 +706,8 @@ int main(void)
 		T(overlap_is_cut_off), T(holes_are_filled_in_any_order),
 		T(more_holes_than_intervals_loses_the_segment), T(fin_ahead_of_a_hole_waits),
 		T(window_is_never_violated), T(closed_window_answers_probes_and_opens),
-		T(zero_window_is_probed_for_ever_while_answered), T(zero_window_unanswered_gives_up),
+		T(zero_window_is_probed_for_ever_while_answered), T(small_window_gets_what_fits_in_time),
+		T(zero_window_unanswered_gives_up),
 		T(probe_that_was_due_when_the_last_one_was_taken_has_a_timer),
 		T(fin_waits_for_the_window_too), T(old_window_update_is_ignored),
 		T(shrunken_window_sends_nothing), T(window_shut_on_bytes_in_flight_is_not_waited_for),
