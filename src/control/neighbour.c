@@ -249,6 +249,24 @@ void neighbours_step(struct control *ctl)
 		ctl->move_neighbour = INDEX_NONE;
 }
 
+/*
+ * Not RFC 826, which takes every claim: anybody on the link could take connections away by it, and so could a
+ * damaged packet. A claim to an address whose owner we know is asked after, and what answers our question is
+ * believed; an owner that has really moved answers.
+ */
+static bool neighbour_doubted(struct control *ctl, struct neighbour *n, uint16_t op, const uint8_t *mac)
+{
+	bool asked = wheel_pending(&n->timer.entry);
+
+	if (n->state != NEIGHBOUR_KNOWN || memcmp(n->mac, mac, 6) == 0 || (asked && op == ARP_REPLY))
+		return false;
+	if (!asked) {
+		n->tries = ASK_TIMES - 1; /* once, and everybody */
+		neighbour_ask(ctl, n);
+	}
+	return true;
+}
+
 void neighbour_arp(struct control *ctl, const struct exc_frame *exc)
 {
 	const struct arp_hdr *arp = (const void *)(exc->bytes + sizeof(struct eth_hdr));
@@ -283,7 +301,7 @@ void neighbour_arp(struct control *ctl, const struct exc_frame *exc)
 	n = neighbour_find(ctl, exc->port, arp->spa);
 	if (!n && to_us && op == ARP_REQUEST && arp->spa && route_on_link(ctl, exc->port, arp->spa))
 		n = neighbour_new(ctl, exc->port, arp->spa);
-	if (n)
+	if (n && !neighbour_doubted(ctl, n, op, arp->sha))
 		neighbour_learn(ctl, n, arp->sha);
 	if (to_us && op == ARP_REQUEST) {
 		COUNT(ctl, arp_requests_in);

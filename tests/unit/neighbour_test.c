@@ -233,7 +233,10 @@ static void a_moved_neighbour_is_told_to_its_connections(void **state)
 	}
 	ctl->conns_high = 3;
 	fake_clear(dp);
-	in(arp(2, moved_mac, PEER_IP, PEER_IP)); /* gratuitous */
+	in(arp(2, moved_mac, PEER_IP, PEER_IP)); /* gratuitous: a claim, which is asked after */
+	out(1, all, OUR_IP, PEER_IP);
+	nothing();
+	in(arp(2, moved_mac, PEER_IP, OUR_IP)); /* and the answer to our question is believed */
 	for (uint32_t i = 0; i < 2; i++) {
 		r = fake_take(dp);
 		assert_int_equal(r->type, CTL_NEIGHBOUR);
