@@ -236,7 +236,7 @@ def test_many_cycles_leave_nothing_behind(lab, ns, engine, agents):
     cycles(CYCLES // 2)
     assert holds() == before
     grown = resident_kib(engine.pid) - daemon_kib, resident_kib(on_engine.pid) - app_kib
-    assert max(grown) < 4096, f"resident memory grew by {grown} KiB (daemon, application)"
+    assert max(grown) < 4096 * SLOW, f"resident memory grew by {grown} KiB (daemon, application)"
     counters = engine.stat()
     assert counters["conns_installed"] == counters["conns_removed"]
     on_engine(f"l = listen('{ENGINE}', 7008)")
