@@ -61,6 +61,7 @@ struct engine {
 	bool must_poll; /* a device cannot wake us */
 	bool stop;
 	uint64_t spin_us, app_spin_us;
+	uint64_t idle_spin_us; /* how long to look while all applications sleep */
 };
 
 static void engine_kick(void *arg, uint32_t context)
@@ -206,7 +207,8 @@ static void engine_loop(struct engine *e)
 			busy_us = now_us;
 			continue;
 		}
-		if (may_sleep && now_us - busy_us >= e->spin_us)
+		if (may_sleep && now_us - busy_us >= e->spin_us &&
+			(now_us - busy_us >= e->idle_spin_us || !datapath_core_idle(e->dp)))
 			side = engine_sleep(e);
 		else if (idle == CONFIG_IDLE_YIELD)
 			sched_yield();
@@ -440,6 +442,7 @@ static void thread_place(struct engine *e)
 		log_line(CONFIG_LOG_DEBUG, "timers stay coarse: %s", strerror(errno));
 	cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
 	e->spin_us = config->spin_us;
+	e->idle_spin_us = config->spin_us == CONFIG_AUTO ? SPIN_US_MANY : config->spin_us;
 	if (e->spin_us == CONFIG_AUTO)
 		e->spin_us = cores <= SPIN_CORES_FEW ? 0 : SPIN_US_MANY;
 	e->app_spin_us = config->app_spin_us != CONFIG_AUTO ? config->app_spin_us : e->spin_us;

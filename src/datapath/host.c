@@ -139,6 +139,8 @@ static unsigned context_poll(struct datapath *dp, uint32_t context)
 	}
 full:
 	ctx->hc_pos += done;
+	if (done)
+		ctx->kicked = false; /* it has run */
 	if (done && !ctx->dead)
 		store_release32(&ctx->area->words.hc_consumed, ctx->hc_pos);
 	return done;

@@ -434,6 +434,14 @@ static bool apps_asleep(const struct datapath *dp)
 	return true;
 }
 
+bool datapath_core_idle(const struct datapath *dp)
+{
+	for (uint32_t i = 0; i < dp->active_count; i++)
+		if (dp->contexts[dp->active[i]].kicked)
+			return false;
+	return apps_asleep(dp);
+}
+
 bool datapath_sleep_deep(struct datapath *dp)
 {
 	bool kicked = false;
