@@ -22,7 +22,6 @@
 #define REAP_EVERY_US 20000u
 
 struct heir {
-	atomic_bool taken; /* by a child; false: the context is free for the next one */
 	unsigned lane;
 	unsigned count;
 	struct {
@@ -41,8 +40,10 @@ static struct left *lefts;	    /* by connection index */
 static atomic_ushort *other_owners; /* the same */
 
 static unsigned heir_count;
-static unsigned heirs_taken;   /* in the parent: those whose child may live */
-static int life_fd[LANES_MAX]; /* in the parent, by heir: a pipe that ends when the child exits or executes */
+static unsigned heirs_taken; /* in the parent: those whose child may live */
+/* In the parent, by heir: a pipe that ends when the child exits or executes; -1: the context is free for the
+   next child. Not shared: a child that runs late finds the state of its fork(), and closes nothing else. */
+static int life_fd[LANES_MAX];
 static int own_life_fd = -1;   /* in the child: the other end */
 static struct heir *inherited; /* in the child: its own */
 static struct heir *prepared;  /* between prepare and child */
@@ -174,16 +175,16 @@ static void heir_reap(unsigned index)
 	}
 	context_flush(ctx);
 	heir->count = 0;
-	atomic_store(&heir->taken, false);
 	heirs_taken--;
 	syscall(SYS_close, life_fd[index]);
+	life_fd[index] = -1;
 }
 
 /* The process is locked. */
 static void reap_locked(void)
 {
 	for (unsigned i = 0; i < heir_count; i++)
-		if (atomic_load(&heirs[i].taken) && child_ended(i))
+		if (life_fd[i] >= 0 && child_ended(i))
 			heir_reap(i);
 }
 
@@ -212,7 +213,7 @@ static struct heir *heir_take(void)
 
 	reap_locked();
 	for (unsigned i = 0; i < heir_count; i++)
-		if (!atomic_load(&heirs[i].taken))
+		if (life_fd[i] < 0)
 			return &heirs[i];
 	/* Half of the contexts are for threads. */
 	if (process.lane_count >= LANES_MAX || heir_count >= process.ft->contexts_max / 2)
@@ -223,6 +224,7 @@ static struct heir *heir_take(void)
 	lane->index = process.lane_count;
 	heir = &heirs[heir_count];
 	heir->lane = lane->index;
+	life_fd[heir_count] = -1;
 	heir_count++;
 	__atomic_store_n(&process.lane_count, process.lane_count + 1, __ATOMIC_RELEASE);
 	return heir;
@@ -278,7 +280,6 @@ void heir_prepare(void)
 		left_begin(s->conn);
 		atomic_fetch_add(&other_owners[flextoe_conn_index(s->conn->handle)], 1);
 	}
-	atomic_store(&prepared->taken, true);
 	life_fd[prepared - heirs] = prepared_fd[0];
 	heirs_taken++;
 }
@@ -298,9 +299,11 @@ bool heir_child(void)
 		syscall(SYS_close, own_life_fd);
 	own_life_fd = -1;
 	inherited = NULL;
-	for (unsigned i = 0; heirs && i < heir_count; i++)
-		if (atomic_load(&heirs[i].taken) && &heirs[i] != prepared)
-			syscall(SYS_close, life_fd[i]);
+	for (unsigned i = 0; i < heir_count; i++) {
+		if (life_fd[i] >= 0)
+			syscall(SYS_close, life_fd[i]); /* its own heir's too */
+		life_fd[i] = -1;
+	}
 	heirs_taken = 0;
 	if (!prepared) {
 		if (heirs)
@@ -315,7 +318,6 @@ bool heir_child(void)
 	inherited = prepared;
 	prepared = NULL;
 	own_life_fd = prepared_fd[1];
-	syscall(SYS_close, prepared_fd[0]);
 	lane = lane_at(inherited->lane);
 	for (int fd = 0; fd < fdtable_used; fd++) {
 		struct file *file = file_of(fd);

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 
@@ -596,6 +597,79 @@ static void a_child_that_does_not_use_it_harms_nothing(void **state)
 	close(fd[1]);
 }
 
+/* The next child waits here, before the library's own fork handler has run in it. */
+static int gate_fd = -1;
+
+static void gate_child(void)
+{
+	char c;
+
+	if (gate_fd >= 0 && syscall(SYS_read, gate_fd, &c, 1) < 0)
+		_exit(3);
+}
+
+static pid_t idle_child(void)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		for (;;)
+			pause();
+	return child;
+}
+
+static void child_kill(pid_t child)
+{
+	int status;
+
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+}
+
+/* What the parent does between fork() and the child's first step is not the child's. */
+static void a_child_that_starts_late_is_not_taken_for_dead(void **state)
+{
+	int fd[2], gate[2], ready[2], status;
+	pid_t first, second, late;
+	char c = 0;
+
+	(void)state;
+	pair_open(fd);
+	assert_int_equal(pipe(gate), 0);
+	assert_int_equal(pipe(ready), 0);
+	first = idle_child();
+	second = idle_child();
+	child_kill(first);
+	child_kill(second);
+	gate_fd = gate[0];
+	late = fork(); /* in the place of the first, with a descriptor that watched the second */
+	if (late == 0) {
+		alarm(10);
+		close(fd[0]);
+		if (write(ready[1], "r", 1) != 1 || recv(fd[1], &c, 1, 0) != 1 || send(fd[1], &c, 1, 0) != 1)
+			_exit(1);
+		_exit(0);
+	}
+	gate_fd = -1;
+	second = idle_child();
+	assert_int_equal(write(gate[1], "g", 1), 1);
+	close(fd[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	child_kill(second);
+	child_kill(idle_child()); /* the parent looks for children that have ended */
+	assert_int_equal(write(fd[0], "x", 1), 1);
+	assert_int_equal(read(fd[0], &c, 1), 1);
+	assert_int_equal(c, 'x');
+	assert_int_equal(read(fd[0], &c, 1), 0);
+	assert_int_equal(waitpid(late, &status, 0), late);
+	assert_int_equal(status, 0);
+	close(fd[0]);
+	for (int i = 0; i < 2; i++) {
+		close(gate[i]);
+		close(ready[i]);
+	}
+}
+
 static void the_engine_dies(void **state)
 {
 	struct sockaddr_in to = address(FAKE_ADDRESS, htons(80));
@@ -645,8 +719,11 @@ int main(void)
 		cmocka_unit_test(a_child_serves_what_the_parent_accepted),
 		cmocka_unit_test(a_child_that_dies_or_executes_keeps_nothing_open),
 		cmocka_unit_test(a_child_that_does_not_use_it_harms_nothing),
+		cmocka_unit_test(a_child_that_starts_late_is_not_taken_for_dead),
 		cmocka_unit_test(the_engine_dies),
 	};
 
+	pthread_atfork(
+		NULL, NULL, gate_child); /* before the library's, which is there from the first socket on */
 	return cmocka_run_group_tests(tests, engine_setup, engine_teardown);
 }
