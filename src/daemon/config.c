@@ -66,7 +66,8 @@ static const struct config_setting settings[] = {
 		"without work: sleep after spin-us; the same, giving the core away between looks; never "
 		"sleep"},
 	{"spin-us", take_number_auto, AT(spin_us), 0, 1000000, "US",
-		"how long the engine looks for work before it sleeps (auto: 0 with up to 2 cores, else 50)"},
+		"how long the engine looks for work before it sleeps (auto: 50; with up to 2 cores 0 while "
+		"an application is awake)"},
 	{"app-spin-us", take_number_auto, AT(app_spin_us), 0, 1000000, "US",
 		"how long a waiting application looks before it sleeps (auto: as spin-us)"},
 	{"poll-us", take_number, AT(poll_us), 0, 100000, "US",
