@@ -62,7 +62,8 @@ bool datapath_sleep_begin(struct datapath *dp);
    so sleep no longer than DATAPATH_LOOK_US. */
 #define DATAPATH_LOOK_US 1000u
 bool datapath_sleep_deep(struct datapath *dp);
-/* [poll] True when every application sleeps: looking for work takes nothing from them, also on their own core. */
+/* [poll] True when every application sleeps: looking for work takes nothing from them, also on their own
+ * core. */
 bool datapath_core_idle(const struct datapath *dp);
 /* [poll] Tells the core this thread runs on, for who wakes whom when; -1: not known. */
 void datapath_cpu_set(struct datapath *dp, int cpu);
