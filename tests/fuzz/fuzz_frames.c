@@ -61,8 +61,8 @@ static void segment(struct world *w, struct input *in, bool mutated)
 
 static void raw(struct world *w, struct input *in)
 {
-	uint8_t room[128];
-	uint32_t len = take8(in) % sizeof(room);
+	uint8_t room[160];
+	uint32_t len = take8(in) & 127u;
 
 	for (uint32_t i = 0; i < len; i++)
 		room[i] = take8(in);
