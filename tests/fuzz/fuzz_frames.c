@@ -61,11 +61,11 @@ static void segment(struct world *w, struct input *in, bool mutated)
 
 static void raw(struct world *w, struct input *in)
 {
-	uint8_t room[160];
-	uint32_t len = take8(in) & 127u;
+	uint8_t room[128];
+	uint32_t len = take8(in) % sizeof(room);
 
-	for (uint32_t i = 0; i < len; i++)
-		room[i] = take8(in);
+	for (uint32_t i = 0; i < sizeof(room); i++)
+		room[i] = i < len ? take8(in) : 0;
 	if (len > 6 && len & 1u)
 		memcpy(room, w->dev.mac, 6);
 	w->polite_peer = false;
