@@ -95,7 +95,8 @@ static int run(struct bench_run *run)
 			bench_add(run, name, "instructions", "per segment", v, kinds[i].bar);
 		}
 	snprintf(run->note, sizeof(run->note),
-		"Instructions inside datapath_poll(), copies included, one segment a round (32 with -10k). "
+		"Instructions inside datapath_poll(), copies included, in rounds of 32 segments (-single: of "
+		"one). "
 		"The baseline "
 		"is the bar of the project, not kernel TCP.");
 	return 0;
