@@ -180,23 +180,33 @@ static void header_fill(struct link_memory *memory, struct link_config *config)
 	header->magic = LINK_MAGIC;
 }
 
+/* Checks and completes the configuration, and makes the memory of a link within this process. */
+static int memory_begin(struct link_config *config, struct link_memory **memory, struct device_error *err)
+{
+	struct layout layout;
+	int result = config_check(config, err);
+
+	if (result)
+		return result;
+	layout_make(&layout, config->slots, config->mtu, config->max_tso_bytes);
+	*memory = memory_map(-1, layout.bytes);
+	if (!*memory)
+		return device_fail(err, -ENOMEM, "no memory for a link of %zu bytes", layout.bytes);
+	header_fill(*memory, config);
+	return 0;
+}
+
 int link_open_pair(const struct link_config *given, struct device **out_a, struct device **out_b,
 	struct device_error *err)
 {
 	struct link_config config = *given;
 	struct link_memory *memory;
 	struct link *a, *b = NULL;
-	struct layout layout;
 	int bell_a, bell_b, result;
 
-	result = config_check(&config, err);
+	result = memory_begin(&config, &memory, err);
 	if (result)
 		return result;
-	layout_make(&layout, config.slots, config.mtu, config.max_tso_bytes);
-	memory = memory_map(-1, layout.bytes);
-	if (!memory)
-		return device_fail(err, -ENOMEM, "no memory for a link of %zu bytes", layout.bytes);
-	header_fill(memory, &config);
 	bell_a = bell_make();
 	bell_b = bell_make();
 	a = link_make(&config, memory, 1, 0, config.mac_a, bell_copy(bell_a), bell_copy(bell_b));
@@ -223,18 +233,12 @@ int link_open_loop(const struct link_config *given, struct device **out, struct 
 {
 	struct link_config config = *given;
 	struct link_memory *memory;
-	struct layout layout;
 	struct link *loop;
 	int bell, result;
 
-	result = config_check(&config, err);
+	result = memory_begin(&config, &memory, err);
 	if (result)
 		return result;
-	layout_make(&layout, config.slots, config.mtu, config.max_tso_bytes);
-	memory = memory_map(-1, layout.bytes);
-	if (!memory)
-		return device_fail(err, -ENOMEM, "no memory for a link of %zu bytes", layout.bytes);
-	header_fill(memory, &config);
 	bell = bell_make();
 	loop = link_make(&config, memory, 0, 0, config.mac_a, bell, bell_copy(bell));
 	link_memory_put(memory);
