@@ -562,12 +562,12 @@ bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct 
 		if (fin_queued && plan->seq + plan->len == t->tx_end && (probe || (t->flags & TCPF_FIN_SENT)))
 			plan->flags |= TCP_FIN_;
 		if (plan->len || (plan->flags & TCP_FIN_)) {
+			uint32_t end = plan->seq + plan->len + ((plan->flags & TCP_FIN_) != 0);
+
 			plan->retransmission = seq_lt(plan->seq, t->snd_max);
 			if (plan->retransmission)
 				t->flags &= (uint16_t)~TCPF_RTT_TIMING; /* Karn */
 			if (probe) { /* the persist timer stays in charge; snd_nxt stays on the byte */
-				uint32_t end = plan->seq + plan->len + ((plan->flags & TCP_FIN_) != 0);
-
 				t->snd_max = seq_max(t->snd_max, end);
 				if (plan->flags & TCP_FIN_) {
 					uint16_t timers = t->flags & (TCPF_PERSIST | TCPF_RTO_ARMED);
@@ -577,8 +577,6 @@ bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct 
 				}
 				plan_ack(t, plan);
 			} else {
-				uint32_t end = plan->seq + plan->len + ((plan->flags & TCP_FIN_) != 0);
-
 				plan_sent(t, plan, end, now_us);
 				t->snd_nxt = seq_max(t->snd_nxt, end);
 			}
