@@ -18,6 +18,11 @@
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/* For a stage's function on the usual path: the stages are one unit, and composed inline they keep a
+ * segment's facts in registers. */
+#define HOT_INLINE __attribute__((always_inline)) inline
+#define COLD	   __attribute__((noinline))
+
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
 

@@ -6,6 +6,29 @@
  */
 #include "datapath/stages.h"
 
+/* Messages are small: up to 64 bytes go through registers, head and tail overlapping, without a call. */
+static inline void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t len)
+{
+	struct half {
+		uint8_t bytes[16];
+	} a, b, c, d;
+
+	if (unlikely(len - 16u > 48u)) {
+		memcpy(to, from, len);
+		return;
+	}
+	memcpy(&a, from, 16);
+	memcpy(&d, from + len - 16, 16);
+	if (len > 32) {
+		memcpy(&b, from + 16, 16);
+		memcpy(&c, from + len - 32, 16);
+		memcpy(to + 16, &b, 16);
+		memcpy(to + len - 32, &c, 16);
+	}
+	memcpy(to, &a, 16);
+	memcpy(to + len - 16, &d, 16);
+}
+
 /* One contiguous copy: at once where the region is mapped here, else through the engine. */
 static inline void copy_piece(struct datapath *dp, uint8_t *wire, uint32_t app, uint64_t offset, uint32_t len,
 	enum copy_direction direction)
@@ -19,9 +42,9 @@ static inline void copy_piece(struct datapath *dp, uint8_t *wire, uint32_t app, 
 			return;
 		}
 		if (direction == COPY_TO_REGION)
-			memcpy(r->base + offset, wire, len);
+			copy_bytes(r->base + offset, wire, len);
 		else
-			memcpy(wire, r->base + offset, len);
+			copy_bytes(wire, r->base + offset, len);
 		return;
 	}
 	if (dp->copy_count == COPY_BATCH)
@@ -46,7 +69,7 @@ void dma_flush(struct datapath *dp)
 	dp->copy_count = 0;
 }
 
-void dma_receive(
+HOT_INLINE void dma_receive(
 	struct datapath *dp, const struct conn *c, const uint8_t *payload, uint32_t seq, uint32_t len)
 {
 	uint32_t size = 1u << c->host.rx_shift;
@@ -61,7 +84,7 @@ void dma_receive(
 			COPY_TO_REGION);
 }
 
-void dma_transmit(struct datapath *dp, const struct port *port, const struct conn *c,
+HOT_INLINE void dma_transmit(struct datapath *dp, const struct port *port, const struct conn *c,
 	const struct tx_plan *plan, struct frame *frame)
 {
 	uint32_t size = 1u << c->host.tx_shift;

@@ -21,7 +21,7 @@ void host_break(struct datapath *dp, uint32_t context, const char *reason)
 	ctx->overflow_head = ctx->overflow_tail;
 }
 
-static void update(struct datapath *dp, uint32_t context, const struct flextoe_hc_update *u)
+static HOT_INLINE void update(struct datapath *dp, uint32_t context, const struct flextoe_hc_update *u)
 {
 	struct context *ctx = &dp->contexts[context];
 	uint32_t index = flextoe_conn_index(u->conn);

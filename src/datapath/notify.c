@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-static bool ring_has_room(struct datapath *dp, struct context *ctx)
+static inline bool ring_has_room(struct datapath *dp, struct context *ctx)
 {
 	uint32_t consumed;
 
@@ -52,7 +52,7 @@ static void pending_add(struct datapath *dp, struct context *ctx, struct conn *c
 }
 
 /* The connection's positions, written straight into the next slot. */
-static void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
+static HOT_INLINE void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
 {
 	struct flextoe_ntf *slot = &ctx->area->ntf[ctx->ntf_pos & (FLEXTOE_NTF_SLOTS - 1u)];
 	uint8_t mark = flextoe_mark(ctx->ntf_pos, FLEXTOE_NTF_SLOTS);
@@ -80,7 +80,7 @@ static void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
 	count(dp, CNT_ntf_sent);
 }
 
-void notify_conn(struct datapath *dp, struct conn *c, uint32_t index)
+HOT_INLINE void notify_conn(struct datapath *dp, struct conn *c, uint32_t index)
 {
 	const struct tcp_state *t = &c->tcp;
 	struct context *ctx;

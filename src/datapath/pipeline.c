@@ -139,7 +139,7 @@ void pipeline_ended(struct datapath *dp, struct conn *c, uint32_t index)
 }
 
 /* A segment without payload: what DUE_ACK and DUE_RST ask for. */
-static void answer(struct datapath *dp, struct conn *c)
+static HOT_INLINE void answer(struct datapath *dp, struct conn *c)
 {
 	struct port *port = &dp->ports[c->id.port];
 	struct frame *frame = wire_reserve(dp, port);
@@ -163,7 +163,7 @@ static void answer(struct datapath *dp, struct conn *c)
 }
 
 /* The end of a connection's round. */
-static void finish(struct datapath *dp, uint32_t index)
+static HOT_INLINE void finish(struct datapath *dp, uint32_t index)
 {
 	struct conn *c = &dp->conns[index];
 
@@ -192,7 +192,7 @@ static void finish_all(struct datapath *dp)
 	dp->touched_count = 0;
 }
 
-void pipeline_touch(struct datapath *dp, uint32_t index)
+HOT_INLINE void pipeline_touch(struct datapath *dp, uint32_t index)
 {
 	struct conn *c = &dp->conns[index];
 
@@ -298,7 +298,7 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 }
 
 /* Sends from one connection up to its quantum. False: the device is full. */
-static bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsigned *frames)
+static HOT_INLINE bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsigned *frames)
 {
 	struct port *port = &dp->ports[c->id.port];
 	uint32_t sent = 0, max_len;

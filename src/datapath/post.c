@@ -33,7 +33,7 @@ static inline uint32_t fold(uint32_t sum)
 
 /* Whole words where the layout allows it; each line names the fields it writes, in their order on the wire.
  */
-uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
+HOT_INLINE uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
 	const struct tx_plan *plan, struct frame *frame)
 {
 	const struct conn_identity *id = &c->id;

@@ -76,7 +76,7 @@ static inline bool mac_equal(const uint8_t *a, const uint8_t *b)
  * alone, the checksum vouched for. Compares whole words where the plain path below asks field by field; what
  * it does not recognize it leaves to that path, which decides.
  */
-static inline bool parse_usual(
+static HOT_INLINE bool parse_usual(
 	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
 {
 	const uint8_t *p = frame->data;
@@ -116,7 +116,8 @@ static inline bool parse_usual(
 	return true;
 }
 
-enum pre_result pre_parse(
+/* Every other frame, field by field. */
+COLD static enum pre_result parse_any(
 	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
 {
 	const struct eth_hdr *eth = (const struct eth_hdr *)frame->data;
@@ -125,8 +126,6 @@ enum pre_result pre_parse(
 	uint32_t ihl, total, tcp_len, off;
 	enum counter reason;
 
-	if (likely(parse_usual(dp, port, frame, item)))
-		return PRE_SEGMENT;
 	reason = CNT_drop_short;
 	if (unlikely(frame->len < sizeof(*eth)))
 		goto drop;
@@ -216,4 +215,10 @@ enum pre_result pre_parse(
 drop:
 	count(dp, reason);
 	return PRE_DROP;
+}
+
+HOT_INLINE enum pre_result pre_parse(
+	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
+{
+	return likely(parse_usual(dp, port, frame, item)) ? PRE_SEGMENT : parse_any(dp, port, frame, item);
 }

@@ -233,9 +233,10 @@ static inline void text_ack(struct tcp_state *t, bool at_once, uint32_t now_us)
 
 /*
  * What nearly all segments are on a connection at ease: next in sequence, plain ACK, timestamps in order,
- * nothing missing, inside the window. Does what the walk in protocol_rx() would do, which is the rule.
+ * nothing missing, inside the window. Does what rx_walk() would do, which is the rule.
  */
-static inline bool rx_usual(struct tcp_state *t, const struct segment *s, uint32_t now_us, struct verdict *v)
+static HOT_INLINE bool rx_usual(
+	struct tcp_state *t, const struct segment *s, uint32_t now_us, struct verdict *v)
 {
 	uint32_t wnd = (uint32_t)s->wnd << t->snd_wscale, acked = s->ack - t->snd_una;
 
@@ -282,17 +283,14 @@ static inline bool rx_usual(struct tcp_state *t, const struct segment *s, uint32
 	return true;
 }
 
-void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s, uint32_t now_us,
+/* The walk of RFC 9293 3.10.7.4, for every segment that is not a usual one. */
+COLD static void rx_walk(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s, uint32_t now_us,
 	struct verdict *v)
 {
 	uint32_t seq = s->seq, len = s->len, skip = 0;
 	uint32_t right;
 	bool fin = (s->flags & TCP_FIN_) != 0;
 	bool changed;
-
-	*v = (struct verdict){.counter = COUNTERS};
-	if (likely(rx_usual(t, s, now_us, v)))
-		return;
 
 	/* RFC 7323 5.3 R1: an old timestamp is an old segment; RST is exempt */
 	if ((t->flags & TCPF_TIMESTAMPS) && !(s->flags & TCP_RST_)) {
@@ -471,11 +469,19 @@ ended:
 		t->flags &= (uint16_t) ~(TCPF_RTO_ARMED | TCPF_ACK_DELAYED | TCPF_PERSIST);
 }
 
+HOT_INLINE void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s,
+	uint32_t now_us, struct verdict *v)
+{
+	*v = (struct verdict){.counter = COUNTERS};
+	if (unlikely(!rx_usual(t, s, now_us, v)))
+		rx_walk(t, pool, s, now_us, v);
+}
+
 /*
  * The window to announce (RFC 9293 3.8.6.2.2): the right edge moves only by a worthwhile step, never back.
  * After the peer's FIN it does not matter any more.
  */
-static uint16_t window_announce(struct tcp_state *t)
+static inline uint16_t window_announce(struct tcp_state *t)
 {
 	uint32_t size = 1u << t->rx_shift;
 	uint32_t edge = t->rx_tail + size;
@@ -487,7 +493,7 @@ static uint16_t window_announce(struct tcp_state *t)
 	return (uint16_t)min_u32(wnd, 65535u);
 }
 
-static void plan_ack(struct tcp_state *t, struct tx_plan *plan)
+static inline void plan_ack(struct tcp_state *t, struct tx_plan *plan)
 {
 	plan->ack = t->rcv_nxt;
 	plan->wnd = window_announce(t);
@@ -496,7 +502,7 @@ static void plan_ack(struct tcp_state *t, struct tx_plan *plan)
 	t->due &= (uint8_t)~DUE_ACK;
 }
 
-void protocol_ack(struct tcp_state *t, struct tx_plan *plan)
+HOT_INLINE void protocol_ack(struct tcp_state *t, struct tx_plan *plan)
 {
 	bool reset = (t->due & DUE_RST) != 0;
 
@@ -508,7 +514,7 @@ void protocol_ack(struct tcp_state *t, struct tx_plan *plan)
 }
 
 /* Bytes (and FIN) at snd_nxt go out, new or again. */
-static void plan_sent(struct tcp_state *t, struct tx_plan *plan, uint32_t end, uint32_t now_us)
+static inline void plan_sent(struct tcp_state *t, struct tx_plan *plan, uint32_t end, uint32_t now_us)
 {
 	if (seq_gt(end, t->snd_max)) {
 		if (!(t->flags & TCPF_RTT_TIMING) &&
@@ -541,7 +547,7 @@ static void persist_arm(struct tcp_state *t, uint32_t now_us)
 	rto_arm(t, now_us);
 }
 
-bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+HOT_INLINE bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
 {
 	uint32_t avail, limit, room, cwnd, len, flight;
 	bool fin_queued = (t->flags & TCPF_FIN_QUEUED) != 0, last;
@@ -627,7 +633,8 @@ bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct 
 	return true;
 }
 
-int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send)
+HOT_INLINE int protocol_host(
+	struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send)
 {
 	uint32_t data_end = rx_data_end(t);
 	bool tx_new = seq_gt(tx_end, t->tx_end), rx_new = seq_gt(rx_tail, t->rx_tail);

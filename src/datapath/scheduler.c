@@ -5,7 +5,7 @@
  */
 #include "datapath/stages.h"
 
-void scheduler_add(struct datapath *dp, struct conn *c, uint32_t index)
+HOT_INLINE void scheduler_add(struct datapath *dp, struct conn *c, uint32_t index)
 {
 	if (c->host.flags & HOST_SCHEDULED)
 		return;
@@ -19,7 +19,7 @@ void scheduler_add(struct datapath *dp, struct conn *c, uint32_t index)
 	dp->sched_count++;
 }
 
-uint32_t scheduler_next(struct datapath *dp)
+HOT_INLINE uint32_t scheduler_next(struct datapath *dp)
 {
 	uint32_t index = dp->sched_head;
 	struct conn *c;
