@@ -547,7 +547,34 @@ static void persist_arm(struct tcp_state *t, uint32_t now_us)
 	rto_arm(t, now_us);
 }
 
-HOT_INLINE bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+/*
+ * What nearly all transmissions are: all that the application has written fits the windows and leaves as one
+ * segment behind what was sent before. Does what tx_any() would do, which is the rule.
+ */
+static HOT_INLINE bool tx_usual(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+{
+	uint32_t seq = t->snd_nxt, end = t->tx_end, len = end - seq, span = end - t->snd_una;
+
+	if (unlikely(t->phase != TCP_PHASE_ESTABLISHED || (t->flags & UNUSUAL) ||
+		     (t->due & (DUE_RETRANSMIT | DUE_PROBE)) || t->dupacks || seq != t->snd_max ||
+		     len - 1u >= max_len || span > t->cwnd || span > t->snd_wnd ||
+		     ((t->flags & TCPF_NAGLE) && len < t->mss && len != span)))
+		return false;
+	*plan = (struct tx_plan){.seq = seq, .len = len, .flags = TCP_ACK_ | TCP_PSH_};
+	t->snd_nxt = t->snd_max = end;
+	if (!(t->flags & TCPF_RTT_TIMING)) { /* RFC 6298 3 */
+		t->flags |= TCPF_RTT_TIMING;
+		t->rtt_seq = end;
+		t->rtt_start_us = now_us;
+	}
+	if (!(t->flags & TCPF_RTO_ARMED)) /* RFC 6298 5.1 */
+		rto_arm(t, now_us);
+	plan_ack(t, plan);
+	return true;
+}
+
+/* Every other transmission, in the order of RFC 9293 3.8.6. */
+COLD static bool tx_any(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
 {
 	uint32_t avail, limit, room, cwnd, len, flight;
 	bool fin_queued = (t->flags & TCPF_FIN_QUEUED) != 0, last;
@@ -633,6 +660,11 @@ HOT_INLINE bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_
 	return true;
 }
 
+HOT_INLINE bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+{
+	return likely(tx_usual(t, max_len, now_us, plan)) || tx_any(t, max_len, now_us, plan);
+}
+
 HOT_INLINE int protocol_host(
 	struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send)
 {
@@ -668,6 +700,8 @@ HOT_INLINE int protocol_host(
 			(grown >= size / 4u || (left < 2u * t->mss && grown >= min_u32(size / 2u, t->mss))))
 			ack_now(t);
 	}
+	if (likely(!flags))
+		return 0;
 	if (flags & FLEXTOE_HC_ABORT) {
 		protocol_abort(t, ECONNABORTED, true);
 		t->flags |= TCPF_APP_CLOSED;
