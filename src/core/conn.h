@@ -19,17 +19,19 @@
 struct conn_identity {
 	be32 local_addr[4];
 	be32 remote_addr[4];
+	be16 remote_port; /* the two ports as they lie in a segment that comes in */
 	be16 local_port;
-	be16 remote_port;
 	uint8_t remote_mac[6]; /* of the next hop */
-	uint8_t port;	       /* index of the data path's port (device) */
-	uint8_t flags;	       /* reserved */
-	uint32_t hash;	       /* flow_hash() of the four numbers above */
-	uint32_t handle;       /* its name at the boundary: index | generation << FLEXTOE_CONN_INDEX_BITS */
-	uint16_t app;	       /* application (= region) it belongs to */
-	uint8_t tos;	       /* DSCP and ECN bits of what we send */
-	uint8_t ttl;
-	uint32_t pseudo_sum; /* unfolded sum of the addresses and the protocol, for checksums */
+	uint8_t version_ihl;   /* with tos the first two bytes of the IPv4 header of what we send */
+	uint8_t tos;	       /* DSCP and ECN bits */
+	uint8_t ttl;	       /* with protocol two more */
+	uint8_t protocol;
+	uint16_t pseudo_sum; /* folded sum of the addresses and the protocol, for checksums */
+	uint32_t hash;	     /* flow_hash() of the addresses and ports above */
+	uint32_t handle;     /* its name at the boundary: index | generation << FLEXTOE_CONN_INDEX_BITS */
+	uint16_t app;	     /* application (= region) it belongs to */
+	uint8_t port;	     /* index of the data path's port (device) */
+	uint8_t flags;	     /* reserved */
 	uint32_t reserved;
 };
 
@@ -143,7 +145,6 @@ struct host_state {
 	uint32_t tx_page;
 	uint32_t rx_notified; /* position last told to the application */
 	uint32_t tx_notified;
-	uint32_t sched_next;
 	uint32_t ntf_next;
 	uint32_t event_next;
 	uint16_t context; /* the data path's number of it */
@@ -152,6 +153,7 @@ struct host_state {
 	uint8_t tx_shift;
 	uint8_t events; /* CONN_EVENT_* not yet told */
 	uint8_t reserved;
+	uint32_t reserved1;
 	uint32_t retransmits;	 /* segments */
 	uint64_t bytes_received; /* in order, without FIN */
 	uint64_t bytes_acked;

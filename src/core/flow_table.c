@@ -14,14 +14,15 @@ static size_t table_bytes(const struct flow_table *table)
 	return ((size_t)table->bucket_mask + 1u) * FLOW_BUCKET * sizeof(struct flow_entry);
 }
 
-int flow_table_init(struct flow_table *table, uint32_t conns_max, uint32_t seed)
+int flow_table_init(struct flow_table *table, uint32_t conns_max, uint64_t seed)
 {
 	uint32_t buckets = 1;
 	void *p;
 
 	while ((uint64_t)buckets * FLOW_BUCKET < (uint64_t)conns_max * 2u)
 		buckets *= 2;
-	*table = (struct flow_table){.bucket_mask = buckets - 1u, .seed = seed};
+	*table = (struct flow_table){
+		.bucket_mask = buckets - 1u, .seed = {seed, seed * 0x9e3779b97f4a7c15u ^ seed >> 29}};
 	p = mmap(NULL, table_bytes(table), PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
@@ -37,8 +38,8 @@ void flow_table_free(struct flow_table *table)
 	table->entries = NULL;
 }
 
-uint32_t flow_find(const struct flow_table *table, const struct conn *conns, uint32_t hash, be32 local_addr,
-	be32 remote_addr, be16 local_port, be16 remote_port)
+uint32_t flow_find(
+	const struct flow_table *table, const struct conn *conns, uint32_t hash, struct flow_key key)
 {
 	uint32_t b = (hash >> 1) & table->bucket_mask;
 
@@ -47,8 +48,7 @@ uint32_t flow_find(const struct flow_table *table, const struct conn *conns, uin
 		bool open = false;
 
 		for (unsigned i = 0; i < FLOW_BUCKET; i++) {
-			if (e[i].hash == hash && flow_key_equal(&conns[e[i].index].id, local_addr,
-							 remote_addr, local_port, remote_port))
+			if (e[i].hash == hash && flow_key_equal(&conns[e[i].index].id, key))
 				return e[i].index;
 			open |= e[i].hash == 0;
 		}
@@ -63,8 +63,7 @@ int flow_insert(struct flow_table *table, const struct conn *conns, uint32_t ind
 	const struct conn_identity *id = &conns[index].id;
 	uint32_t b = (id->hash >> 1) & table->bucket_mask;
 
-	if (flow_find(table, conns, id->hash, id->local_addr[3], id->remote_addr[3], id->local_port,
-		    id->remote_port) != CONN_NONE)
+	if (flow_find(table, conns, id->hash, flow_key_of(id)) != CONN_NONE)
 		return -EEXIST;
 	for (uint32_t n = 0; n <= table->bucket_mask; n++, b = (b + 1u) & table->bucket_mask) {
 		struct flow_entry *e = &table->entries[b * FLOW_BUCKET];

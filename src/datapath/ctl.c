@@ -81,11 +81,14 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	c->id.remote_port = s->remote_port;
 	memcpy(c->id.remote_mac, s->remote_mac, 6);
 	c->id.port = s->port;
-	c->id.hash = flow_hash(&dp->flows, s->local_addr, s->remote_addr, s->local_port, s->remote_port);
+	c->id.hash =
+		flow_hash(&dp->flows, flow_key(s->local_addr, s->remote_addr, s->local_port, s->remote_port));
 	c->id.handle = s->handle;
 	c->id.app = s->app;
+	c->id.version_ihl = 0x45;
 	c->id.tos = s->tos;
 	c->id.ttl = s->ttl ? s->ttl : 64;
+	c->id.protocol = IPPROTO_TCP_;
 	pseudo = checksum_pseudo(s->local_addr, s->remote_addr, 0);
 	c->id.pseudo_sum = checksum_fold(pseudo);
 
@@ -137,7 +140,7 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	c->host.rx_shift = s->rx_shift;
 	c->host.tx_shift = s->tx_shift;
 	c->host.context = s->context;
-	c->host.sched_next = c->host.ntf_next = c->host.event_next = CONN_NONE;
+	c->host.ntf_next = c->host.event_next = CONN_NONE;
 }
 
 /* ---- data path's side: up ---- */
@@ -328,6 +331,7 @@ static void context_work(struct datapath *dp, const struct ctl_context *w)
 		dp->broken_count--;
 	}
 	ctx->area = NULL;
+	ctx->credit = 0;
 }
 
 /*
@@ -359,9 +363,7 @@ static void region_work(struct datapath *dp, const struct ctl_region *w)
 		dma_flush(dp);
 		wire_flush(dp);
 		for (unsigned p = 0; p < dp->port_count; p++)
-			for (unsigned i = dp->ports[p].tx_first; i < dp->ports[p].tx_count; i++) {
-				struct frame *f = &dp->ports[p].tx[i];
-
+			for (struct frame *f = dp->ports[p].tx_first; f != dp->ports[p].tx_built; f++) {
 				if (f->frag_count && f->frag[0].data >= r->base &&
 					f->frag[0].data < r->base + r->size)
 					f->frag_count =
@@ -386,7 +388,7 @@ static void send_frame(struct datapath *dp, const struct ctl_frame *w)
 	f->len = w->len;
 	f->flags = 0;
 	f->frag_count = 0;
-	wire_commit(port);
+	wire_commit(dp, port, f->len);
 }
 
 unsigned ctl_poll(struct datapath *dp)

@@ -13,6 +13,7 @@ void host_break(struct datapath *dp, uint32_t context, const char *reason)
 	if (ctx->dead)
 		return;
 	ctx->dead = true;
+	ctx->credit = 0;
 	ctx->broken = reason;
 	dp->broken_count++;
 	count(dp, CNT_hc_bad);
@@ -21,14 +22,42 @@ void host_break(struct datapath *dp, uint32_t context, const char *reason)
 	ctx->overflow_head = ctx->overflow_tail;
 }
 
-static HOT_INLINE void update(struct datapath *dp, uint32_t context, const struct flextoe_hc_update *u)
+/* What nearly all updates are: bytes written, bytes taken, on a connection at ease. False: it is not one, and
+ * nothing was changed. */
+static HOT_INLINE bool update_usual(
+	struct datapath *dp, const struct context *ctx, const struct flextoe_hc_update *u)
+{
+	uint32_t index = flextoe_conn_index(u->conn), tx_end, tx_origin;
+	struct conn *c = &dp->conns[index];
+	bool written;
+
+	if (unlikely(index >= dp->conns_max || (c->host.flags & (HOST_LIVE | HOST_MUTED)) != HOST_LIVE ||
+		     c->id.handle != u->conn || c->id.app != ctx->app || u->flags))
+		return false;
+	tx_end = c->tcp.tx_base + u->tx_head;
+	tx_origin = c->tcp.tx_base + u->tx_origin;
+	written = tx_end != c->tcp.tx_end;
+	if (written && tx_origin != c->host.tx_origin && c->tcp.snd_una != c->tcp.tx_end)
+		return false;
+	if (unlikely(!protocol_host_usual(&c->tcp, tx_end, c->tcp.rx_base + u->rx_tail)))
+		return false;
+	if (written) {
+		c->host.tx_origin = tx_origin;
+		scheduler_add(dp, c, index);
+	}
+	if (c->tcp.due)
+		pipeline_touch(dp, index);
+	return true;
+}
+
+COLD static void update_any(struct datapath *dp, uint32_t context, const struct flextoe_hc_update *u)
 {
 	struct context *ctx = &dp->contexts[context];
 	uint32_t index = flextoe_conn_index(u->conn);
 	struct conn *c;
 	uint32_t tx_end, tx_origin;
 	bool send = false;
-	count(dp, CNT_hc_updates);
+
 	if (unlikely(index >= dp->conns_max)) {
 		host_break(dp, context, "update names a connection that cannot exist");
 		return;
@@ -123,7 +152,9 @@ static unsigned context_poll(struct datapath *dp, uint32_t context)
 	for (done = 0; done < n && !ctx->dead; done++) {
 		switch (batch[done].type) {
 		case FLEXTOE_HC_UPDATE:
-			update(dp, context, &batch[done].update);
+			count(dp, CNT_hc_updates);
+			if (unlikely(!update_usual(dp, ctx, &batch[done].update)))
+				update_any(dp, context, &batch[done].update);
 			break;
 		case FLEXTOE_HC_BIND:
 		case FLEXTOE_HC_LISTEN:

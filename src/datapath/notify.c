@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+/* Looks how far the application has read when the last look's places are used up. */
 static inline bool ring_has_room(struct datapath *dp, struct context *ctx)
 {
 	uint32_t consumed;
@@ -23,6 +24,14 @@ static inline bool ring_has_room(struct datapath *dp, struct context *ctx)
 	return ctx->ntf_pos - consumed < FLEXTOE_NTF_SLOTS;
 }
 
+static inline void ring_advance(struct datapath *dp, struct context *ctx)
+{
+	ctx->ntf_pos++;
+	ctx->wrote = true;
+	dp->kicks = true;
+	count(dp, CNT_ntf_sent);
+}
+
 static void ring_put(struct datapath *dp, struct context *ctx, const struct flextoe_ntf *ntf)
 {
 	struct flextoe_ntf *slot = &ctx->area->ntf[ctx->ntf_pos & (FLEXTOE_NTF_SLOTS - 1u)];
@@ -31,10 +40,8 @@ static void ring_put(struct datapath *dp, struct context *ctx, const struct flex
 	memcpy(slot->body, ntf->body, sizeof(slot->body));
 	slot->type = ntf->type;
 	store_release8(&slot->mark, mark);
-	ctx->ntf_pos++;
-	ctx->wrote = true;
-	dp->kicks = true;
-	count(dp, CNT_ntf_sent);
+	ring_advance(dp, ctx);
+	ctx->credit = 0; /* counted anew by the next update */
 }
 
 static void pending_add(struct datapath *dp, struct context *ctx, struct conn *c, uint32_t index)
@@ -48,63 +55,85 @@ static void pending_add(struct datapath *dp, struct context *ctx, struct conn *c
 	else
 		dp->conns[ctx->pending_tail].host.ntf_next = index;
 	ctx->pending_tail = index;
+	ctx->credit = 0;
 	count(dp, CNT_ntf_deferred);
 }
 
-/* The connection's positions, written straight into the next slot. */
-static HOT_INLINE void put_update(struct datapath *dp, struct context *ctx, struct conn *c)
+/* The connection's positions, written straight into the next slot. flags: FLEXTOE_NTF_*. */
+static HOT_INLINE void put_update(struct datapath *dp, struct context *ctx, struct conn *c, uint32_t rx_head,
+	uint32_t tx_tail, uint32_t flags, uint32_t error)
 {
 	struct flextoe_ntf *slot = &ctx->area->ntf[ctx->ntf_pos & (FLEXTOE_NTF_SLOTS - 1u)];
 	uint8_t mark = flextoe_mark(ctx->ntf_pos, FLEXTOE_NTF_SLOTS);
-	const struct tcp_state *t = &c->tcp;
-	uint32_t flags = 0;
 
-	if (unlikely(t->flags & TCPF_FIN_RCVD))
-		flags |= FLEXTOE_NTF_FIN;
-	if (unlikely(protocol_ended(t)))
-		flags |= t->error ? FLEXTOE_NTF_ERROR : FLEXTOE_NTF_CLOSED;
-	c->host.rx_notified = rx_data_end(t) - t->rx_base;
-	c->host.tx_notified = tx_data_una(t) - t->tx_base;
-	c->host.flags &= (uint16_t)~HOST_NTF_FORCE;
+	c->host.rx_notified = rx_head;
+	c->host.tx_notified = tx_tail;
 	slot->update.conn = c->id.handle;
-	slot->update.rx_head = c->host.rx_notified;
-	slot->update.tx_tail = c->host.tx_notified;
-	slot->update.rx_origin = c->host.rx_origin - t->rx_base;
+	slot->update.rx_head = rx_head;
+	slot->update.tx_tail = tx_tail;
+	slot->update.rx_origin = c->host.rx_origin - c->tcp.rx_base;
 	slot->update.flags = (uint16_t)flags;
-	slot->update.error = flags & FLEXTOE_NTF_ERROR ? t->error : 0;
+	slot->update.error = (uint16_t)error;
 	slot->type = FLEXTOE_NTF_UPDATE;
 	store_release8(&slot->mark, mark);
-	ctx->ntf_pos++;
-	ctx->wrote = true;
-	dp->kicks = true;
-	count(dp, CNT_ntf_sent);
+	ring_advance(dp, ctx);
 }
 
-HOT_INLINE void notify_conn(struct datapath *dp, struct conn *c, uint32_t index)
+static void put_any(struct datapath *dp, struct context *ctx, struct conn *c)
+{
+	const struct tcp_state *t = &c->tcp;
+	uint32_t flags = t->flags & TCPF_FIN_RCVD ? FLEXTOE_NTF_FIN : 0;
+
+	if (protocol_ended(t))
+		flags |= t->error ? FLEXTOE_NTF_ERROR : FLEXTOE_NTF_CLOSED;
+	c->host.flags &= (uint16_t)~HOST_NTF_FORCE;
+	put_update(dp, ctx, c, rx_data_end(t) - t->rx_base, tx_data_una(t) - t->tx_base, flags,
+		flags & FLEXTOE_NTF_ERROR ? t->error : 0);
+}
+
+/* Nothing waits before a notification, so it may be put on the ring. */
+static inline bool ring_clear(struct datapath *dp, struct context *ctx)
+{
+	return ctx->pending_head == CONN_NONE && ctx->overflow_head == ctx->overflow_tail &&
+	       ring_has_room(dp, ctx);
+}
+
+void notify_conn(struct datapath *dp, struct conn *c, uint32_t index)
 {
 	const struct tcp_state *t = &c->tcp;
 	struct context *ctx;
 
 	if (c->host.flags & (HOST_MUTED | HOST_NTF_QUEUED))
 		return;
-	if (rx_data_end(t) - t->rx_base == c->host.rx_notified && !(c->host.flags & HOST_NTF_FORCE)) {
-		/* Free transmit space alone is told when the application may be short of it, in steps of an
-		 * eighth */
-		uint32_t tail = tx_data_una(t) - t->tx_base, end = t->tx_end - t->tx_base;
-		uint32_t size = 1u << c->host.tx_shift;
-
-		if (likely(end - c->host.tx_notified <= size / 2u || tail - c->host.tx_notified < size / 8u))
-			return;
-	}
+	if (rx_data_end(t) - t->rx_base == c->host.rx_notified && !(c->host.flags & HOST_NTF_FORCE) &&
+		notify_space_told(c, tx_data_una(t) - t->tx_base))
+		return;
 	ctx = &dp->contexts[c->host.context];
 	if (unlikely(!ctx->area || ctx->dead))
 		return;
-	if (unlikely(ctx->pending_head != CONN_NONE || ctx->overflow_head != ctx->overflow_tail ||
-		     !ring_has_room(dp, ctx))) {
+	if (unlikely(!ring_clear(dp, ctx))) {
 		pending_add(dp, ctx, c, index);
 		return;
 	}
-	put_update(dp, ctx, c);
+	put_any(dp, ctx, c);
+	if (!ctx->dead)
+		ctx->credit = FLEXTOE_NTF_SLOTS - (ctx->ntf_pos - ctx->ntf_consumed);
+}
+
+HOT_INLINE void notify_usual(struct datapath *dp, struct conn *c, uint32_t index)
+{
+	uint32_t rx_head = c->tcp.rcv_nxt - c->tcp.rx_base, tx_tail = c->tcp.snd_una - c->tcp.tx_base;
+	struct context *ctx;
+
+	if (rx_head == c->host.rx_notified && likely(notify_space_told(c, tx_tail)))
+		return;
+	ctx = &dp->contexts[c->host.context];
+	if (unlikely(!ctx->credit)) {
+		notify_conn(dp, c, index);
+		return;
+	}
+	ctx->credit--;
+	put_update(dp, ctx, c, rx_head, tx_tail, 0, 0);
 }
 
 void notify_pending(struct datapath *dp, struct context *ctx)
@@ -122,7 +151,7 @@ void notify_pending(struct datapath *dp, struct context *ctx)
 		if (ctx->pending_head == CONN_NONE)
 			ctx->pending_tail = CONN_NONE;
 		c->host.flags &= (uint16_t)~HOST_NTF_QUEUED;
-		put_update(dp, ctx, c);
+		put_any(dp, ctx, c);
 	}
 }
 
@@ -140,6 +169,7 @@ bool notify_control(struct datapath *dp, uint32_t context, const struct flextoe_
 		host_break(dp, context, "does not read its notifications");
 		return false;
 	}
+	ctx->credit = 0;
 	ctx->overflow[ctx->overflow_tail++ & (NTF_OVERFLOW - 1u)] = *ntf;
 	count(dp, CNT_ntf_deferred);
 	return true;

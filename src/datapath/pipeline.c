@@ -23,7 +23,7 @@ static void *table_map(uint64_t count, size_t size)
 struct datapath *datapath_create(const struct datapath_config *config)
 {
 	struct datapath *dp = aligned_alloc(CACHE_LINE, sizeof(*dp));
-	uint32_t seed = 0;
+	uint64_t seed = 0;
 
 	if (!dp)
 		return NULL;
@@ -35,15 +35,17 @@ struct datapath *datapath_create(const struct datapath_config *config)
 	dp->copy_direct = (config->copy->ops->caps & COPY_DIRECT) != 0;
 	dp->kick = config->kick;
 	dp->kick_arg = config->kick_arg;
-	dp->sched_head = dp->sched_tail = CONN_NONE;
 	dp->event_head = dp->event_tail = CONN_NONE;
 	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
-		seed = (uint32_t)cycles_now();
+		seed = cycles_now();
 	dp->conns = table_map(dp->conns_max, sizeof(*dp->conns));
 	dp->regions = table_map(dp->apps_max, sizeof(*dp->regions));
 	dp->contexts = table_map(dp->contexts_max, sizeof(*dp->contexts));
 	dp->active = table_map(dp->contexts_max, sizeof(*dp->active));
-	if (!dp->conns || !dp->regions || !dp->contexts || !dp->active ||
+	while (dp->sched_mask + 1u < dp->conns_max)
+		dp->sched_mask = dp->sched_mask * 2u + 1u;
+	dp->sched = table_map((uint64_t)dp->sched_mask + 1u, sizeof(*dp->sched));
+	if (!dp->conns || !dp->regions || !dp->contexts || !dp->active || !dp->sched ||
 		flow_table_init(&dp->flows, dp->conns_max, seed) != 0 ||
 		ooo_pool_init(&dp->ooo, config->ooo_max ? config->ooo_max : dp->conns_max / 8u + 64u) != 0 ||
 		record_ring_init(&dp->ctl, CTL_RING_BYTES) != 0 ||
@@ -69,7 +71,7 @@ void datapath_destroy(struct datapath *dp)
 		struct port *port = &dp->ports[p];
 
 		port->dev->ops->tx_free(
-			port->dev, port->tx + port->tx_first, port->tx_ready - port->tx_first);
+			port->dev, port->tx_first, (unsigned)(port->tx_ready - port->tx_first));
 	}
 	if (dp->contexts) {
 		for (uint32_t i = 0; i < dp->contexts_max; i++)
@@ -83,6 +85,8 @@ void datapath_destroy(struct datapath *dp)
 		munmap(dp->regions, dp->apps_max * sizeof(*dp->regions));
 	if (dp->active)
 		munmap(dp->active, dp->contexts_max * sizeof(*dp->active));
+	if (dp->sched)
+		munmap(dp->sched, ((uint64_t)dp->sched_mask + 1u) * sizeof(*dp->sched));
 	flow_table_free(&dp->flows);
 	ooo_pool_free(&dp->ooo);
 	record_ring_free(&dp->ctl);
@@ -96,8 +100,16 @@ int datapath_port_add(struct datapath *dp, struct device *dev)
 
 	if (dp->port_count == DATAPATH_PORTS_MAX)
 		return -ENOSPC;
-	*port = (struct port){.dev = dev, .caps = dev->caps, .mtu = dev->mtu};
+	*port = (struct port){.dev = dev,
+		.caps = dev->caps,
+		.mtu = dev->mtu,
+		.tx_first = port->tx,
+		.tx_built = port->tx,
+		.tx_ready = port->tx};
 	memcpy(port->mac, dev->mac, 6);
+	memcpy((uint8_t *)&port->mac_match + 2, dev->mac, 6);
+	memcpy(&port->mac_type, dev->mac, 6);
+	memcpy((uint8_t *)&port->mac_type + 6, &(be16){to_be16(ETHTYPE_IPV4_)}, 2);
 	if (dev->caps & DEVICE_TSO) /* the IP length field bounds what a super-segment can say */
 		port->tso_bytes = min_u32(dev->max_tso_bytes, 65535u - 20u - 32u);
 	return (int)dp->port_count++;
@@ -139,7 +151,7 @@ void pipeline_ended(struct datapath *dp, struct conn *c, uint32_t index)
 }
 
 /* A segment without payload: what DUE_ACK and DUE_RST ask for. */
-static HOT_INLINE void answer(struct datapath *dp, struct conn *c)
+static HOT_INLINE void answer(struct datapath *dp, struct conn *c, bool usual)
 {
 	struct port *port = &dp->ports[c->id.port];
 	struct frame *frame = wire_reserve(dp, port);
@@ -154,34 +166,59 @@ static HOT_INLINE void answer(struct datapath *dp, struct conn *c)
 		}
 		return;
 	}
+	if (usual) {
+		protocol_ack_usual(&c->tcp, &plan);
+		wire_commit(dp, port, post_headers(dp, port, c, &plan, frame));
+		count(dp, CNT_tx_acks);
+		return;
+	}
 	protocol_ack(&c->tcp, &plan);
 	post_headers(dp, port, c, &plan, frame);
-	if (unlikely(c->tcp.ooo != CONN_NONE) && (c->tcp.flags & TCPF_SACK))
+	if (c->tcp.ooo != CONN_NONE && (c->tcp.flags & TCPF_SACK))
 		post_sack(dp, c, frame);
-	wire_commit(port);
+	wire_commit(dp, port, frame->len);
 	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
 }
 
-/* The end of a connection's round. */
-static HOT_INLINE void finish(struct datapath *dp, uint32_t index)
+static inline void watch_timers(struct datapath *dp, struct conn *c, uint32_t index)
 {
-	struct conn *c = &dp->conns[index];
+	if ((c->tcp.flags & (TCPF_RTO_ARMED | TCPF_ACK_DELAYED)) && !(c->tcp.flags & TCPF_TIMER_ON)) {
+		c->tcp.flags |= TCPF_TIMER_ON;
+		ctl_event(dp, c, index, CONN_EVENT_TIMER);
+	}
+}
 
-	c->host.flags &= (uint16_t)~HOST_TOUCHED;
-	if (unlikely(c->host.flags & HOST_REMOVING)) {
+/* The end of a round for a connection of any kind. */
+COLD static void finish_any(struct datapath *dp, struct conn *c, uint32_t index)
+{
+	if (c->host.flags & HOST_REMOVING) {
 		if (!(c->host.flags & HOST_SCHEDULED))
 			ctl_removed(dp, c, index);
 		return;
 	}
 	if (c->tcp.due & (DUE_ACK | DUE_RST))
-		answer(dp, c);
+		answer(dp, c, false);
 	notify_conn(dp, c, index);
-	if (unlikely(protocol_ended(&c->tcp))) {
+	if (protocol_ended(&c->tcp))
 		pipeline_ended(dp, c, index);
-	} else if ((c->tcp.flags & (TCPF_RTO_ARMED | TCPF_ACK_DELAYED)) && !(c->tcp.flags & TCPF_TIMER_ON)) {
-		c->tcp.flags |= TCPF_TIMER_ON;
-		ctl_event(dp, c, index, CONN_EVENT_TIMER);
+	else
+		watch_timers(dp, c, index);
+}
+
+static HOT_INLINE void finish(struct datapath *dp, uint32_t index)
+{
+	struct conn *c = &dp->conns[index];
+
+	c->host.flags &= (uint16_t)~HOST_TOUCHED;
+	if (unlikely((c->host.flags & (HOST_REMOVING | HOST_MUTED | HOST_NTF_QUEUED | HOST_NTF_FORCE)) ||
+		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) || c->tcp.ooo != CONN_NONE)) {
+		finish_any(dp, c, index);
+		return;
 	}
+	if (c->tcp.due & DUE_ACK)
+		answer(dp, c, true);
+	notify_usual(dp, c, index);
+	watch_timers(dp, c, index);
 }
 
 static void finish_all(struct datapath *dp)
@@ -204,55 +241,79 @@ HOT_INLINE void pipeline_touch(struct datapath *dp, uint32_t index)
 	dp->touched[dp->touched_count++] = index;
 }
 
-/* The connection of a segment: the one the look-up guessed by its hash, nearly always. */
-static inline uint32_t rx_find(const struct datapath *dp, const struct rx_item *item)
+/* A segment of any kind, for any connection or none. */
+COLD static void rx_any(struct datapath *dp, struct port *port, struct rx_item *item)
 {
-	if (likely(item->conn != CONN_NONE)) {
-		const struct conn_identity *id = &dp->conns[item->conn].id;
-		uint32_t ports;
-
-		memcpy(&ports, &id->local_port, 4);
-		if (likely(((id->local_addr[3] ^ item->local_addr) |
-				   (id->remote_addr[3] ^ item->remote_addr) | (ports ^ item->ports)) == 0))
-			return item->conn;
-	}
-	return flow_find(&dp->flows, dp->conns, item->hash, item->local_addr, item->remote_addr,
-		(be16)item->ports, (be16)(item->ports >> 16));
-}
-
-static inline void rx_segment(struct datapath *dp, struct port *port, struct rx_item *item)
-{
-	struct conn *c;
+	const uint8_t *frame = item->frame->data;
+	const uint8_t *tcp = item->usual ? frame + USUAL_TCP : item->tcp;
+	struct segment seg = item->usual ? pre_segment(item) : item->seg;
+	uint32_t index = flow_find(&dp->flows, dp->conns, item->hash, pre_key(frame, tcp));
+	struct conn *c = &dp->conns[index];
 	struct verdict v;
 	bool empty;
 
-	item->conn = rx_find(dp, item);
-	if (unlikely(item->conn == CONN_NONE)) {
-		ctl_exception(dp, port, item->frame, item->ip_bytes);
+	if (index == CONN_NONE) {
+		if ((!tcp[0] && !tcp[1]) || (!tcp[2] && !tcp[3])) { /* a usual frame was not asked for this */
+			count(dp, CNT_drop_tcp_header);
+			return;
+		}
+		ctl_exception(
+			dp, port, item->frame, item->usual ? USUAL_PAYLOAD + item->len : item->ip_bytes);
 		return;
 	}
-	c = &dp->conns[item->conn];
-	if (unlikely(protocol_ended(&c->tcp))) {
+	if (protocol_ended(&c->tcp)) {
 		count(dp, CNT_rx_duplicate);
 		return;
 	}
 	empty = c->tcp.rx_tail == c->tcp.rcv_nxt && c->tcp.ooo == CONN_NONE;
-	protocol_rx(&c->tcp, &dp->ooo, &item->seg, dp->now_us, &v);
+	protocol_rx(&c->tcp, &dp->ooo, &seg, dp->now_us, &v);
 	if (v.place_len) {
 		if (empty && v.delivered) /* the application holds nothing of the buffer: start over */
 			c->host.rx_origin = v.place_seq;
-		dma_receive(dp, c, item->payload + v.place_skip, v.place_seq, v.place_len);
+		dma_receive(dp, c, (item->usual ? frame + USUAL_PAYLOAD : item->payload) + v.place_skip,
+			v.place_seq, v.place_len);
 		c->host.bytes_received += v.delivered;
 	}
-	if (unlikely(v.counter != COUNTERS))
+	if (v.counter != COUNTERS)
 		count(dp, (enum counter)v.counter);
-	if (v.acked)
-		c->host.bytes_acked += v.acked;
-	if (unlikely(v.notify))
+	c->host.bytes_acked += v.acked;
+	if (v.notify)
 		c->host.flags |= HOST_NTF_FORCE;
 	if (v.send && protocol_tx_pending(&c->tcp))
+		scheduler_add(dp, c, index);
+	pipeline_touch(dp, index);
+}
+
+/* What rx_any() does, for a usual segment of the connection that the look-up guessed: nearly all are. */
+static HOT_INLINE bool rx_usual(struct datapath *dp, const struct rx_item *item)
+{
+	const uint8_t *frame = item->frame->data;
+	struct conn *c = &dp->conns[item->conn];
+	struct segment seg;
+	struct verdict v;
+
+	if (unlikely(!item->usual || item->conn == CONN_NONE ||
+		     !flow_key_equal(&c->id, pre_key(frame, frame + USUAL_TCP))))
+		return false;
+	seg = pre_segment(item);
+	if (unlikely(!protocol_rx_usual(&c->tcp, &seg, dp->now_us, &v)))
+		return false;
+	if (v.send && c->tcp.tx_end != c->tcp.snd_nxt)
 		scheduler_add(dp, c, item->conn);
+	c->host.bytes_acked += v.acked;
+	if (!seg.len) { /* an ACK, which leaves nothing to finish but its timer */
+		if (unlikely(c->tcp.due || !notify_space_told(c, c->tcp.snd_una - c->tcp.tx_base)))
+			pipeline_touch(dp, item->conn);
+		else
+			watch_timers(dp, c, item->conn);
+		return true;
+	}
+	if (c->tcp.rx_tail == seg.seq) /* the application holds nothing of the buffer: start over */
+		c->host.rx_origin = seg.seq;
+	dma_receive(dp, c, frame + USUAL_PAYLOAD, seg.seq, seg.len);
+	c->host.bytes_received += seg.len;
 	pipeline_touch(dp, item->conn);
+	return true;
 }
 
 void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, unsigned n)
@@ -269,7 +330,8 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 		bytes += frames[i].len;
 		switch (pre_parse(dp, port, &frames[i], item)) {
 		case PRE_SEGMENT:
-			flow_prefetch(&dp->flows, item->hash);
+			item->bucket = flow_bucket(&dp->flows, item->hash);
+			prefetch(item->bucket);
 			count_items++;
 			break;
 		case PRE_EXCEPTION:
@@ -283,7 +345,7 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 	count_add(dp, CNT_rx_bytes, bytes);
 	count_add(dp, CNT_rx_segments, count_items);
 	for (unsigned i = 0; i < count_items; i++) {
-		uint32_t hint = items[i].conn = flow_hint(&dp->flows, items[i].hash);
+		uint32_t hint = items[i].conn = flow_hint(items[i].bucket, items[i].hash);
 
 		if (hint != CONN_NONE) {
 			prefetch(&dp->conns[hint].id);
@@ -293,12 +355,13 @@ void pipeline_rx(struct datapath *dp, struct port *port, struct frame *frames, u
 		}
 	}
 	for (unsigned i = 0; i < count_items; i++)
-		rx_segment(dp, port, &items[i]);
+		if (unlikely(!rx_usual(dp, &items[i])))
+			rx_any(dp, port, &items[i]);
 	dma_flush(dp); /* the frames go back to the device */
 }
 
 /* Sends from one connection up to its quantum. False: the device is full. */
-static HOT_INLINE bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsigned *frames)
+COLD static bool transmit_any(struct datapath *dp, struct conn *c, uint32_t index, unsigned *frames)
 {
 	struct port *port = &dp->ports[c->id.port];
 	uint32_t sent = 0, max_len;
@@ -309,6 +372,7 @@ static HOT_INLINE bool transmit(struct datapath *dp, struct conn *c, uint32_t in
 		max_len = port->tso_bytes - port->tso_bytes % max_len;
 	while (protocol_tx_pending(&c->tcp)) {
 		struct frame *frame;
+		uint32_t headers;
 
 		if (sent >= TX_QUANTUM) {
 			scheduler_add(dp, c, index);
@@ -322,10 +386,10 @@ static HOT_INLINE bool transmit(struct datapath *dp, struct conn *c, uint32_t in
 		}
 		if (!protocol_tx(&c->tcp, max_len, dp->now_us, &plan))
 			break;
-		post_headers(dp, port, c, &plan, frame);
+		headers = post_headers(dp, port, c, &plan, frame);
 		if (plan.len)
 			dma_transmit(dp, port, c, &plan, frame);
-		wire_commit(port);
+		wire_commit(dp, port, headers + plan.len);
 		sent += plan.len + 1u;
 		(*frames)++;
 		count(dp, CNT_tx_segments);
@@ -341,9 +405,29 @@ static HOT_INLINE bool transmit(struct datapath *dp, struct conn *c, uint32_t in
 	return true;
 }
 
+/* The same where one segment is all there is to send, which leaves nothing to finish but its timer. */
+static HOT_INLINE bool transmit(struct datapath *dp, struct conn *c, uint32_t index, unsigned *frames)
+{
+	struct port *port = &dp->ports[c->id.port];
+	struct frame *frame = wire_reserve(dp, port);
+	struct tx_plan plan;
+	uint32_t headers;
+
+	if (unlikely(!frame || !protocol_tx_usual(&c->tcp, c->tcp.mss, dp->now_us, &plan)))
+		return transmit_any(dp, c, index, frames);
+	headers = post_headers(dp, port, c, &plan, frame);
+	dma_transmit(dp, port, c, &plan, frame);
+	wire_commit(dp, port, headers + plan.len);
+	(*frames)++;
+	count(dp, CNT_tx_segments);
+	count_add(dp, CNT_tx_payload_bytes, plan.len);
+	watch_timers(dp, c, index);
+	return true;
+}
+
 static unsigned transmit_poll(struct datapath *dp)
 {
-	uint32_t turns = dp->sched_count;
+	uint32_t turns = scheduler_count(dp);
 	unsigned frames = 0;
 
 	while (turns-- && frames < TX_FRAMES_ROUND) {
@@ -367,7 +451,7 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
 	unsigned work;
 
 	dp->now_us = (uint32_t)now_us;
-	dp->now_ms = (uint32_t)(now_us / 1000u);
+	dp->ts_option = TS_OPTION_ALIGNED | (uint64_t)to_be32((uint32_t)(now_us / 1000u)) << 32;
 	work = ctl_poll(dp);
 	for (unsigned p = 0; p < dp->port_count; p++) {
 		struct port *port = &dp->ports[p];
@@ -396,11 +480,11 @@ unsigned datapath_poll(struct datapath *dp, uint64_t now_us)
 
 bool datapath_more(const struct datapath *dp)
 {
-	if (dp->kicks || dp->sched_head != CONN_NONE || dp->event_head != CONN_NONE || dp->broken_count ||
+	if (dp->kicks || scheduler_count(dp) || dp->event_head != CONN_NONE || dp->broken_count ||
 		!record_ring_empty(&dp->ctl))
 		return true;
 	for (unsigned p = 0; p < dp->port_count; p++)
-		if (dp->ports[p].tx_first != dp->ports[p].tx_count)
+		if (dp->ports[p].tx_first != dp->ports[p].tx_built)
 			return true;
 	return false;
 }

@@ -7,8 +7,6 @@
 
 #include "core/checksum.h"
 
-#define TS_OPTION_ALIGNED 0x0a080101u
-
 #define HDR_IP	34u /* Ethernet and IPv4 header */
 #define HDR_TCP 54u /* and TCP without options */
 #define HDR_TS	66u /* and the timestamps */
@@ -25,48 +23,62 @@ static inline void put32(uint8_t *p, uint32_t v)
 	memcpy(p, &v, 4);
 }
 
-static inline uint32_t fold(uint32_t sum)
+static inline void put64(uint8_t *p, uint64_t v)
 {
-	sum = (sum & 0xffffu) + (sum >> 16);
-	return (sum & 0xffffu) + (sum >> 16);
+	memcpy(p, &v, 8);
 }
 
-/* Whole words where the layout allows it; each line names the fields it writes, in their order on the wire.
+static inline uint32_t get16(const uint8_t *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, 2);
+	return v;
+}
+
+/* The ones' complement sum of both halves: the upper half takes the carry of the lower. */
+static inline uint32_t fold(uint32_t sum)
+{
+	return (sum + (sum << 16 | sum >> 16)) >> 16;
+}
+
+/*
+ * Whole words where the layout allows it; each line names the fields it writes, in their order on the wire. A
+ * word that ends beyond its field is overwritten by the next line.
  */
-HOT_INLINE uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
-	const struct tx_plan *plan, struct frame *frame)
+static HOT_INLINE void lay(const struct datapath *dp, const struct port *port, const struct conn *c,
+	const struct tx_plan *plan, struct frame *frame, bool timestamps)
 {
 	const struct conn_identity *id = &c->id;
 	uint8_t *p = frame->data;
-	uint32_t hdr_len = HDR_TCP, data_off = 5u << 4, tcp_len, total_be, sum = id->pseudo_sum;
+	uint32_t hdr_len = timestamps ? HDR_TS : HDR_TCP, tcp_len = hdr_len - HDR_IP + plan->len;
+	uint32_t total_be = to_be16((uint16_t)(tcp_len + 20u));
+	uint32_t version_tos = get16(&id->version_ihl), ttl_protocol = get16(&id->ttl), ports;
+	uint64_t remote_mac;
 
-	if (likely(c->tcp.flags & TCPF_TIMESTAMPS)) {
-		hdr_len = HDR_TS;
-		data_off = 8u << 4;
-		put32(p + 54, TS_OPTION_ALIGNED);
-		put32(p + 58, to_be32(dp->now_ms));
-		put32(p + 62, to_be32(c->tcp.ts_recent));
-	}
-	tcp_len = hdr_len - HDR_IP + plan->len;
-	total_be = to_be16((uint16_t)(tcp_len + 20u));
-
-	memcpy(p, id->remote_mac, 6);
-	memcpy(p + 6, port->mac, 6);
-	put32(p + 12, 0x450008u | (uint32_t)id->tos << 24); /* type, version and length, DSCP and ECN */
-	put32(p + 16, total_be); /* total length; identification 0: RFC 6864, atomic datagrams need none */
-	put32(p + 20,
-		0x0040u | (uint32_t)id->ttl << 16 | (uint32_t)IPPROTO_TCP_ << 24); /* DF, TTL, protocol */
+	memcpy(&remote_mac, id->remote_mac, 8); /* and two bytes that follow it */
+	memcpy(&ports, &id->remote_port, 4);
+	put64(p, remote_mac);
+	put64(p + 6, port->mac_type);
+	put32(p + 14, version_tos | total_be << 16); /* version, header length, DSCP and ECN, total length */
+	put32(p + 18, 0x00400000u); /* identification 0: RFC 6864, atomic datagrams need none; DF */
 	/* pseudo_sum has the addresses and the protocol, which stands in both headers at the same half of a
 	 * word */
-	put16(p + 24, ~fold(sum + 0x45u + ((uint32_t)id->tos << 8) + total_be + 0x0040u + id->ttl));
+	put32(p + 22, ttl_protocol | ~fold(id->pseudo_sum + version_tos + total_be + 0x0040u + id->ttl)
+					     << 16);
 	put32(p + 26, id->local_addr[3]);
 	put32(p + 30, id->remote_addr[3]);
-	memcpy(p + 34, &id->local_port, 4); /* and remote_port, which follows it */
+	put32(p + 34, ports << 16 | ports >> 16);
 	put32(p + 38, to_be32(plan->seq));
 	put32(p + 42, to_be32(plan->ack));
-	put32(p + 46, data_off | (uint32_t)plan->flags << 8 | (uint32_t)to_be16(plan->wnd) << 16);
+	put32(p + 46, (timestamps ? 8u << 4 : 5u << 4) | (uint32_t)plan->flags << 8 |
+			      (uint32_t)to_be16(plan->wnd) << 16);
 	/* checksum: the pseudo header's, whoever completes it adds the rest; urgent pointer 0 */
-	put32(p + 50, fold(sum + to_be16((uint16_t)tcp_len)));
+	put32(p + 50, fold(id->pseudo_sum + to_be16((uint16_t)tcp_len)));
+	if (timestamps) {
+		put64(p + 54, dp->ts_option);
+		put32(p + 62, to_be32(c->tcp.ts_recent));
+	}
 
 	frame->len = hdr_len;
 	frame->hdr_len = (uint16_t)hdr_len;
@@ -79,10 +91,24 @@ HOT_INLINE uint32_t post_headers(struct datapath *dp, const struct port *port, c
 		frame->flags = FRAME_CSUM_OFFLOAD | FRAME_TSO;
 		frame->gso_size = c->tcp.mss;
 	}
-	return hdr_len;
 }
-_Static_assert(offsetof(struct conn_identity, remote_port) == offsetof(struct conn_identity, local_port) + 2,
-	"the ports are copied together");
+
+/* One copy of the code for each of the two, so that lengths are constants in them. */
+HOT_INLINE uint32_t post_headers(const struct datapath *dp, const struct port *port, const struct conn *c,
+	const struct tx_plan *plan, struct frame *frame)
+{
+	if (likely(c->tcp.flags & TCPF_TIMESTAMPS)) {
+		lay(dp, port, c, plan, frame, true);
+		return HDR_TS;
+	}
+	lay(dp, port, c, plan, frame, false);
+	return HDR_TCP;
+}
+_Static_assert(offsetof(struct conn_identity, local_port) == offsetof(struct conn_identity, remote_port) + 2,
+	"the ports are read together");
+_Static_assert(offsetof(struct conn_identity, tos) == offsetof(struct conn_identity, version_ihl) + 1 &&
+		       offsetof(struct conn_identity, protocol) == offsetof(struct conn_identity, ttl) + 1,
+	"pieces of the IPv4 header as it lies on the wire");
 
 void post_sack(struct datapath *dp, const struct conn *c, struct frame *frame)
 {

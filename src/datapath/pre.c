@@ -8,8 +8,6 @@
 
 #include "core/checksum.h"
 
-#define TS_OPTION_ALIGNED 0x0a080101u /* NOP, NOP, timestamps, 10: as it lies in memory */
-
 /* Options of a segment that are not just aligned timestamps. False: the list is malformed (RFC 9293 3.2). */
 static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg)
 {
@@ -41,22 +39,25 @@ static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg)
 	return true;
 }
 
-/* The checksum of a header without options, which nearly all are. */
+/* The checksum of a header without options, which nearly all are: its sum with end-around carry. */
 static inline bool ipv4_checksum_good(const struct ipv4_hdr *ip, uint32_t ihl)
 {
 	uint64_t a, b, sum;
-	uint32_t c;
+	uint32_t c, half;
 
 	if (unlikely(ihl != sizeof(*ip)))
 		return checksum_of(ip, ihl) == 0;
 	memcpy(&a, ip, 8);
 	memcpy(&b, (const uint8_t *)ip + 8, 8);
 	memcpy(&c, (const uint8_t *)ip + 16, 4);
-	sum = (a & 0xffffffffu) + (a >> 32) + (b & 0xffffffffu) + (b >> 32) + c;
-	sum = (sum & 0xffffu) + (sum >> 16 & 0xffffu) + (sum >> 32);
-	sum = (sum & 0xffffu) + (sum >> 16);
-	sum = (sum & 0xffffu) + (sum >> 16);
-	return sum == 0xffffu;
+	sum = a + b;
+	sum += sum < a;
+	sum += c;
+	sum += sum < c;
+	sum += sum << 32 | sum >> 32; /* the upper half is the sum of both, with its carry */
+	half = (uint32_t)(sum >> 32);
+	half += half << 16 | half >> 16;
+	return half >> 16 == 0xffffu;
 }
 
 static inline bool mac_equal(const uint8_t *a, const uint8_t *b)
@@ -74,46 +75,55 @@ static inline bool mac_equal(const uint8_t *a, const uint8_t *b)
 /*
  * The frame nearly all are: to our address, IPv4 without options or fragments, TCP with aligned timestamps
  * alone, the checksum vouched for. Compares whole words where the plain path below asks field by field; what
- * it does not recognize it leaves to that path, which decides.
+ * it does not recognize it leaves to that path, which decides. (Ports of 0 are found by no look-up.)
  */
 static HOT_INLINE bool parse_usual(
 	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item)
 {
 	const uint8_t *p = frame->data;
-	const struct ipv4_hdr *ip = (const struct ipv4_hdr *)(p + sizeof(struct eth_hdr));
-	const struct tcp_hdr *tcp = (const struct tcp_hdr *)(ip + 1);
-	uint32_t type_version, frag_protocol, ports, total;
-	uint32_t opt[3];
+	uint32_t type_version, frag_protocol, option, len;
+	uint64_t dst;
+	uint16_t total;
 
-	if (unlikely(frame->len < sizeof(struct eth_hdr) + 52u || !(frame->flags & FRAME_CSUM_GOOD)))
+	if (unlikely(frame->len < USUAL_PAYLOAD || !(frame->flags & FRAME_CSUM_GOOD)))
 		return false;
+	memcpy(&dst, p, 8);
 	memcpy(&type_version, p + 12, 4);
+	memcpy(&total, p + 16, 2);
 	memcpy(&frag_protocol, p + 20, 4);
-	memcpy(&ports, tcp, 4);
-	memcpy(opt, tcp + 1, 12);
-	total = from_be16(ip->total_len);
-	if (unlikely(!mac_equal(p, port->mac) || (type_version & 0xffffffu) != 0x450008u ||
-		     (frag_protocol & 0xff00ff3fu) != 0x06000000u || tcp->data_off >> 4 != 8 ||
-		     opt[0] != TS_OPTION_ALIGNED || total < 52u ||
-		     total > frame->len - sizeof(struct eth_hdr) || !(ports & 0xffffu) || !(ports >> 16) ||
-		     !ipv4_checksum_good(ip, sizeof(*ip))))
+	memcpy(&option, p + 54, 4);
+	len = from_be16(total) - (USUAL_PAYLOAD - (uint32_t)sizeof(struct eth_hdr));
+	if (unlikely(dst << 16 != port->mac_match || (type_version & 0xffffffu) != 0x450008u ||
+		     (frag_protocol & 0xff00ff3fu) != 0x06000000u || (p[46] & 0xf0u) != 0x80u ||
+		     option != TS_OPTION_ALIGNED || len > frame->len - USUAL_PAYLOAD ||
+		     !ipv4_checksum_good((const struct ipv4_hdr *)(p + 14), sizeof(struct ipv4_hdr))))
 		return false;
 	item->frame = frame;
-	item->payload = (const uint8_t *)tcp + 32u;
-	item->seg = (struct segment){.seq = from_be32(tcp->seq),
-		.ack = from_be32(tcp->ack),
-		.len = total - 52u,
-		.wnd = from_be16(tcp->wnd),
-		.flags = tcp->flags,
-		.has_ts = 1,
-		.tsval = from_be32(opt[1]),
-		.tsecr = from_be32(opt[2])};
-	item->local_addr = ip->dst;
-	item->remote_addr = ip->src;
-	item->ports = ports << 16 | ports >> 16;
-	item->ip_bytes = (uint32_t)sizeof(struct eth_hdr) + total;
-	item->hash = flow_hash(&dp->flows, ip->dst, ip->src, (be16)item->ports, (be16)(item->ports >> 16));
+	item->len = len;
+	item->usual = true;
+	item->hash = flow_hash(&dp->flows, pre_key(p, p + USUAL_TCP));
 	return true;
+}
+
+HOT_INLINE struct segment pre_segment(const struct rx_item *item)
+{
+	const uint8_t *p = item->frame->data + USUAL_TCP;
+	uint32_t seq, ack, tsval, tsecr;
+	uint16_t wnd;
+
+	memcpy(&seq, p + 4, 4);
+	memcpy(&ack, p + 8, 4);
+	memcpy(&wnd, p + 14, 2);
+	memcpy(&tsval, p + 24, 4);
+	memcpy(&tsecr, p + 28, 4);
+	return (struct segment){.seq = from_be32(seq),
+		.ack = from_be32(ack),
+		.len = item->len,
+		.wnd = from_be16(wnd),
+		.flags = p[13],
+		.has_ts = 1,
+		.tsval = from_be32(tsval),
+		.tsecr = from_be32(tsecr)};
 }
 
 /* Every other frame, field by field. */
@@ -186,7 +196,7 @@ COLD static enum pre_result parse_any(
 	item->seg.flags = tcp->flags;
 	item->seg.has_ts = 0;
 	item->seg.tsval = item->seg.tsecr = 0;
-	item->seg.len = tcp_len - off;
+	item->len = item->seg.len = tcp_len - off;
 	item->payload = (const uint8_t *)tcp + off;
 	if (likely(off == sizeof(*tcp) + 12u)) {
 		const uint8_t *opt = (const uint8_t *)(tcp + 1);
@@ -206,10 +216,9 @@ COLD static enum pre_result parse_any(
 			goto drop;
 	}
 	item->frame = frame;
-	item->local_addr = ip->dst;
-	item->remote_addr = ip->src;
-	item->ports = (uint32_t)tcp->dst_port | (uint32_t)tcp->src_port << 16;
-	item->hash = flow_hash(&dp->flows, ip->dst, ip->src, tcp->dst_port, tcp->src_port);
+	item->usual = false;
+	item->tcp = (const uint8_t *)tcp;
+	item->hash = flow_hash(&dp->flows, pre_key(frame->data, item->tcp));
 	return PRE_SEGMENT;
 
 drop:

@@ -227,25 +227,21 @@ static inline void text_ack(struct tcp_state *t, bool at_once, uint32_t now_us)
 	}
 }
 
-/* States and debts in which no segment is "usual". */
-#define UNUSUAL                                                                                              \
-	(TCPF_RECOVERY | TCPF_RTO_RECOVERY | TCPF_FIN_QUEUED | TCPF_FIN_RCVD | TCPF_APP_CLOSED | TCPF_PERSIST)
-
 /*
  * What nearly all segments are on a connection at ease: next in sequence, plain ACK, timestamps in order,
  * nothing missing, inside the window. Does what rx_walk() would do, which is the rule.
  */
-static HOT_INLINE bool rx_usual(
+HOT_INLINE bool protocol_rx_usual(
 	struct tcp_state *t, const struct segment *s, uint32_t now_us, struct verdict *v)
 {
 	uint32_t wnd = (uint32_t)s->wnd << t->snd_wscale, acked = s->ack - t->snd_una;
 
 	if (unlikely(s->seq != t->rcv_nxt || (s->flags & ~TCP_PSH_) != TCP_ACK_ ||
-		     t->phase != TCP_PHASE_ESTABLISHED || (t->flags & UNUSUAL) || t->ooo != CONN_NONE ||
+		     !protocol_at_ease(t, UNUSUAL | TCPF_TIMESTAMPS, s->has_ts) || t->ooo != CONN_NONE ||
 		     s->len > t->rcv_adv - t->rcv_nxt || acked > t->snd_max - t->snd_una ||
-		     (!s->len && !acked) || t->dupacks || s->has_ts != (t->flags & TCPF_TIMESTAMPS) ||
-		     seq_lt(s->tsval, t->ts_recent) || seq_lt(s->ack, t->snd_wl2)))
+		     !(s->len | acked) || seq_lt(s->tsval, t->ts_recent) || seq_lt(s->ack, t->snd_wl2)))
 		return false;
+	*v = (struct verdict){.counter = COUNTERS};
 	if (s->has_ts && seq_leq(s->seq, t->rcv_acked)) {
 		t->ts_recent = s->tsval;
 		t->ts_recent_us = now_us;
@@ -469,12 +465,13 @@ ended:
 		t->flags &= (uint16_t) ~(TCPF_RTO_ARMED | TCPF_ACK_DELAYED | TCPF_PERSIST);
 }
 
-HOT_INLINE void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s,
-	uint32_t now_us, struct verdict *v)
+void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s, uint32_t now_us,
+	struct verdict *v)
 {
+	if (likely(protocol_rx_usual(t, s, now_us, v)))
+		return;
 	*v = (struct verdict){.counter = COUNTERS};
-	if (unlikely(!rx_usual(t, s, now_us, v)))
-		rx_walk(t, pool, s, now_us, v);
+	rx_walk(t, pool, s, now_us, v);
 }
 
 /*
@@ -487,7 +484,7 @@ static inline uint16_t window_announce(struct tcp_state *t)
 	uint32_t edge = t->rx_tail + size;
 	uint32_t wnd;
 
-	if (seq_gt(edge, t->rcv_adv) && edge - t->rcv_adv >= min_u32(size / 2u, t->mss))
+	if ((int32_t)(edge - t->rcv_adv) >= (int32_t)min_u32(size / 2u, t->mss))
 		t->rcv_adv = edge;
 	wnd = (t->rcv_adv - t->rcv_nxt) >> t->rcv_wscale;
 	return (uint16_t)min_u32(wnd, 65535u);
@@ -502,15 +499,20 @@ static inline void plan_ack(struct tcp_state *t, struct tx_plan *plan)
 	t->due &= (uint8_t)~DUE_ACK;
 }
 
-HOT_INLINE void protocol_ack(struct tcp_state *t, struct tx_plan *plan)
+void protocol_ack(struct tcp_state *t, struct tx_plan *plan)
 {
 	bool reset = (t->due & DUE_RST) != 0;
 
-	*plan = (struct tx_plan){.seq = t->snd_nxt, .flags = reset ? TCP_RST_ | TCP_ACK_ : TCP_ACK_};
-	if (seq_lt(t->snd_nxt, t->snd_max) || reset)
-		plan->seq = t->snd_max; /* an ACK of ours must be acceptable while we resend older bytes */
+	/* snd_max, not snd_nxt: it must be acceptable also while we resend older bytes */
+	*plan = (struct tx_plan){.seq = t->snd_max, .flags = reset ? TCP_RST_ | TCP_ACK_ : TCP_ACK_};
 	plan_ack(t, plan);
 	t->due &= (uint8_t)~DUE_RST;
+}
+
+HOT_INLINE void protocol_ack_usual(struct tcp_state *t, struct tx_plan *plan)
+{
+	*plan = (struct tx_plan){.seq = t->snd_max, .flags = TCP_ACK_};
+	plan_ack(t, plan);
 }
 
 /* Bytes (and FIN) at snd_nxt go out, new or again. */
@@ -551,13 +553,13 @@ static void persist_arm(struct tcp_state *t, uint32_t now_us)
  * What nearly all transmissions are: all that the application has written fits the windows and leaves as one
  * segment behind what was sent before. Does what tx_any() would do, which is the rule.
  */
-static HOT_INLINE bool tx_usual(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+HOT_INLINE bool protocol_tx_usual(
+	struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
 {
 	uint32_t seq = t->snd_nxt, end = t->tx_end, len = end - seq, span = end - t->snd_una;
 
-	if (unlikely(t->phase != TCP_PHASE_ESTABLISHED || (t->flags & UNUSUAL) ||
-		     (t->due & (DUE_RETRANSMIT | DUE_PROBE)) || t->dupacks || seq != t->snd_max ||
-		     len - 1u >= max_len || span > t->cwnd || span > t->snd_wnd ||
+	if (unlikely(!protocol_at_ease(t, UNUSUAL, 0) || (t->due & (DUE_RETRANSMIT | DUE_PROBE)) ||
+		     seq != t->snd_max || len - 1u >= max_len || span > t->cwnd || span > t->snd_wnd ||
 		     ((t->flags & TCPF_NAGLE) && len < t->mss && len != span)))
 		return false;
 	*plan = (struct tx_plan){.seq = seq, .len = len, .flags = TCP_ACK_ | TCP_PSH_};
@@ -660,13 +662,37 @@ COLD static bool tx_any(struct tcp_state *t, uint32_t max_len, uint32_t now_us, 
 	return true;
 }
 
-HOT_INLINE bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
 {
-	return likely(tx_usual(t, max_len, now_us, plan)) || tx_any(t, max_len, now_us, plan);
+	return likely(protocol_tx_usual(t, max_len, now_us, plan)) || tx_any(t, max_len, now_us, plan);
 }
 
-HOT_INLINE int protocol_host(
-	struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send)
+/* RFC 9293 3.8.6.2.2: the application has taken bytes; the peer is told when it can do something with it. */
+static inline void space_freed(struct tcp_state *t)
+{
+	uint32_t size = 1u << t->rx_shift, left = t->rcv_adv - t->rcv_nxt;
+	uint32_t grown = t->rx_tail + size - t->rcv_adv;
+
+	if (grown >= size / 4u || (left < 2u * t->mss && grown >= min_u32(size / 2u, t->mss)))
+		ack_now(t);
+}
+
+HOT_INLINE bool protocol_host_usual(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail)
+{
+	uint32_t written = tx_end - t->tx_end, taken = rx_tail - t->rx_tail;
+
+	if (unlikely(!protocol_at_ease(t, UNUSUAL, 0) ||
+		     written > (1u << t->tx_shift) - (t->tx_end - t->snd_una) ||
+		     taken > t->rcv_nxt - t->rx_tail))
+		return false;
+	t->tx_end = tx_end;
+	t->rx_tail = rx_tail;
+	if (taken)
+		space_freed(t);
+	return true;
+}
+
+int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send)
 {
 	uint32_t data_end = rx_data_end(t);
 	bool tx_new = seq_gt(tx_end, t->tx_end), rx_new = seq_gt(rx_tail, t->rx_tail);
@@ -691,15 +717,8 @@ HOT_INLINE int protocol_host(
 		t->tx_end = tx_end;
 		*send = true;
 	}
-	if (rx_new) {
-		/* RFC 9293 3.8.6.2.2: tell the peer when it can do something with the space */
-		uint32_t size = 1u << t->rx_shift, left = t->rcv_adv - t->rcv_nxt;
-		uint32_t grown = t->rx_tail + size - t->rcv_adv;
-
-		if (!(t->flags & TCPF_FIN_RCVD) &&
-			(grown >= size / 4u || (left < 2u * t->mss && grown >= min_u32(size / 2u, t->mss))))
-			ack_now(t);
-	}
+	if (rx_new && !(t->flags & TCPF_FIN_RCVD))
+		space_freed(t);
 	if (likely(!flags))
 		return 0;
 	if (flags & FLEXTOE_HC_ABORT) {

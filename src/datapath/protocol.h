@@ -65,10 +65,20 @@ void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segmen
 	struct verdict *v);
 
 /*
+ * The same for a segment that is as nearly all are (see protocol.c); false: it is not, and nothing was
+ * changed.
+ */
+bool protocol_rx_usual(struct tcp_state *t, const struct segment *s, uint32_t now_us, struct verdict *v);
+
+/*
  * Plans the next data segment of at most max_len payload bytes (a multiple of mss, or mss), takes it as sent,
  * and returns true; false when there is nothing to send now.
  */
 bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan);
+/* The same where all that is written leaves as one segment; false: it is not so, and nothing was changed. */
+bool protocol_tx_usual(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan);
+/* Plans the ACK of a connection at ease. */
+void protocol_ack_usual(struct tcp_state *t, struct tx_plan *plan);
 /* Plans a segment without payload: a pure ACK or, with DUE_RST, the RST. */
 void protocol_ack(struct tcp_state *t, struct tx_plan *plan);
 
@@ -76,11 +86,35 @@ void protocol_ack(struct tcp_state *t, struct tx_plan *plan);
  * -EINVAL when they break the rules and nothing was changed. *send: there may be something to send. */
 int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32_t flags, bool *send);
 
+/* The same of a connection at ease and without flags; false: it is not so, and nothing was changed. */
+bool protocol_host_usual(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail);
+
 /* A deadline may have passed. Returns the counter of what happened, COUNTERS when nothing did. */
 enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send);
 
 /* Ends the connection with an errno value and, if reset, a RST to the peer. */
 void protocol_abort(struct tcp_state *t, uint8_t error, bool reset);
+
+/* States and debts in which nothing is "usual". */
+#define UNUSUAL                                                                                              \
+	(TCPF_RECOVERY | TCPF_RTO_RECOVERY | TCPF_FIN_QUEUED | TCPF_FIN_RCVD | TCPF_APP_CLOSED | TCPF_PERSIST)
+
+/*
+ * True: established, no duplicate ACKs, and of `flags` exactly `wanted` are set. One comparison, because what
+ * it asks for lies in the eight bytes from mss on.
+ */
+static inline bool protocol_at_ease(const struct tcp_state *t, uint16_t flags, uint16_t wanted)
+{
+	uint64_t word;
+
+	memcpy(&word, &t->mss, sizeof(word));
+	return (word & ((uint64_t)flags << 16 | 0xffull << 32 | 0xffull << 56)) ==
+	       ((uint64_t)wanted << 16 | (uint64_t)TCP_PHASE_ESTABLISHED << 32);
+}
+_Static_assert(offsetof(struct tcp_state, flags) == offsetof(struct tcp_state, mss) + 2 &&
+		       offsetof(struct tcp_state, phase) == offsetof(struct tcp_state, mss) + 4 &&
+		       offsetof(struct tcp_state, dupacks) == offsetof(struct tcp_state, mss) + 7,
+	"protocol_at_ease() reads them as one word");
 
 /* End of the in-order bytes in the receive buffer, without the peer's FIN. */
 static inline uint32_t rx_data_end(const struct tcp_state *t)

@@ -24,6 +24,8 @@
 #define GATHER_MIN	1024u /* payload from here on is sent from the region in place, where the device can */
 #define HOST_REMOVING	((uint16_t)0x0100u) /* CTL_REMOVE waits until the scheduler lets go */
 
+#define TS_OPTION_ALIGNED 0x0a080101u /* NOP, NOP, timestamps, 10: as it lies in memory */
+
 #define CTL_RING_BYTES (4u << 20)
 #define EXC_RING_BYTES (4u << 20)
 #define NTF_OVERFLOW   16384u /* notifications of the control plane a context may owe */
@@ -31,12 +33,14 @@
 struct port {
 	struct device *dev;
 	uint8_t mac[6];
+	uint64_t mac_match; /* the address as the upper six bytes of a frame's first eight, shifted */
+	uint64_t mac_type;  /* the address and IPv4's type: bytes 6 to 13 of a frame that leaves */
 	uint32_t caps;
 	uint32_t mtu;
 	uint32_t tso_bytes; /* 0: none */
-	/* frames on their way: [tx_first, tx_count) are built, [tx_count, tx_ready) reserved and empty */
+	/* frames on their way: [tx_first, tx_built) are built, [tx_built, tx_ready) reserved and empty */
 	struct frame tx[2 * BATCH];
-	unsigned tx_first, tx_count, tx_ready;
+	struct frame *tx_first, *tx_built, *tx_ready;
 	bool tx_dirty; /* the device was given frames since its last flush */
 };
 
@@ -44,6 +48,8 @@ struct context {
 	struct flextoe_context_area *area; /* NULL: free */
 	uint16_t app;
 	bool dead;	       /* broke the rules: nothing is read from or written to it any more */
+	uint32_t credit;       /* notifications that may be put on the ring without asking anything; 0 while
+				  something waits, or the context is dead or closed */
 	bool wrote;	       /* this round put something on its ring */
 	bool kicked;	       /* woken since the engine last went to sleep */
 	const char *broken;    /* why it is dead, until the control plane has been told; else NULL */
@@ -84,7 +90,8 @@ struct datapath {
 	void (*kick)(void *arg, uint32_t context);
 	void *kick_arg;
 	/* this round */
-	uint32_t now_us, now_ms;
+	uint32_t now_us;
+	uint64_t ts_option; /* first eight bytes of the timestamps option of what leaves now */
 	uint32_t touched[TOUCHED_MAX];
 	unsigned touched_count;
 	bool kicks;
@@ -93,8 +100,9 @@ struct datapath {
 	uint32_t sleeps;     /* number of this sleep, never 0 */
 	uint32_t looks;	     /* sleeps since there was work last that were kept short for an application */
 	/* transmit scheduler: connections that may have something to send, in turn */
-	uint32_t sched_head, sched_tail;
-	uint32_t sched_count;
+	uint32_t *sched; /* ring with a place for every connection, each in it once at most */
+	uint32_t sched_mask;
+	uint32_t sched_head, sched_tail; /* running counts */
 	/* connections with events for the control plane */
 	uint32_t event_head, event_tail;
 	uint32_t broken_count; /* contexts whose end the control plane has not been told yet */
@@ -116,27 +124,49 @@ void pipeline_touch(struct datapath *dp, uint32_t index);
 
 /* ---- pre ---- */
 
+/*
+ * A segment on its way from pre to protocol. Of a usual frame only what costs to find again is noted: its
+ * header fields lie at fixed places and are read by pre_segment() where they are used.
+ */
 struct rx_item {
 	struct frame *frame;
+	const struct flow_entry *bucket; /* where the look-up begins */
+	uint32_t hash;
+	uint32_t conn; /* the likely one, or CONN_NONE */
+	uint32_t len;  /* payload bytes */
+	bool usual;
+	/* of a frame that is not usual: */
+	uint32_t ip_bytes; /* Ethernet header and IP packet, without padding */
+	const uint8_t *tcp;
 	const uint8_t *payload;
 	struct segment seg;
-	uint32_t hash;
-	be32 local_addr, remote_addr;
-	uint32_t ports;	   /* local | remote << 16, each in wire order: as they lie in conn_identity */
-	uint32_t conn;	   /* the likely one, then the right one */
-	uint32_t ip_bytes; /* Ethernet header and IP packet, without padding */
 };
+#define USUAL_TCP     34u /* where the TCP header of a usual frame begins */
+#define USUAL_PAYLOAD 66u
+
 enum pre_result { PRE_SEGMENT, PRE_EXCEPTION, PRE_DROP };
 /* Checks and parses a frame. PRE_DROP has been counted. */
 enum pre_result pre_parse(
 	struct datapath *dp, const struct port *port, struct frame *frame, struct rx_item *item);
+/* The segment in a usual frame. */
+struct segment pre_segment(const struct rx_item *item);
+
+/* Addresses and ports of an IPv4 packet behind an Ethernet header, tcp pointing to the ports. */
+static inline struct flow_key pre_key(const uint8_t *frame, const uint8_t *tcp)
+{
+	struct flow_key key;
+
+	memcpy(&key.addrs, frame + 26, 8);
+	memcpy(&key.ports, tcp, 4);
+	return key;
+}
 
 /* ---- post: headers ---- */
 
 /* Lays Ethernet, IP and TCP headers for a plan at frame->data; the payload of plan->len bytes follows in the
    frame or in fragments. Returns the header bytes. The checksum is complete when the payload is
    (post_checksum). */
-uint32_t post_headers(struct datapath *dp, const struct port *port, const struct conn *c,
+uint32_t post_headers(const struct datapath *dp, const struct port *port, const struct conn *c,
 	const struct tx_plan *plan, struct frame *frame);
 /* Adds what lies beyond the next byte expected to a segment without payload (RFC 2018). */
 void post_sack(struct datapath *dp, const struct conn *c, struct frame *frame);
@@ -159,6 +189,16 @@ void dma_flush(struct datapath *dp);
 /* Tells the application a connection's positions if they are worth it; keeps it for later when the ring is
  * full. */
 void notify_conn(struct datapath *dp, struct conn *c, uint32_t index);
+/* Free transmit space alone is told when the application may be short of it, in steps of an eighth. True: not
+ * now. tail: position up to which bytes are acknowledged. */
+static inline bool notify_space_told(const struct conn *c, uint32_t tail)
+{
+	uint32_t end = c->tcp.tx_end - c->tcp.tx_base, size = 1u << c->host.tx_shift;
+
+	return end - c->host.tx_notified <= size / 2u || tail - c->host.tx_notified < size / 8u;
+}
+/* The same of a connection at ease that owes nothing. */
+void notify_usual(struct datapath *dp, struct conn *c, uint32_t index);
 /* Puts a control-plane notification on a context's ring, behind those that wait. False: the context is
  * broken. */
 bool notify_control(struct datapath *dp, uint32_t context, const struct flextoe_ntf *ntf);
@@ -175,11 +215,13 @@ void notify_kick(struct datapath *dp, bool idle);
 struct frame *wire_refill(struct datapath *dp, struct port *port);
 static inline struct frame *wire_reserve(struct datapath *dp, struct port *port)
 {
-	return likely(port->tx_count < port->tx_ready) ? &port->tx[port->tx_count] : wire_refill(dp, port);
+	return likely(port->tx_built != port->tx_ready) ? port->tx_built : wire_refill(dp, port);
 }
-static inline void wire_commit(struct port *port)
+/* The reserved frame is built; bytes: all of it, with its fragments. */
+static inline void wire_commit(struct datapath *dp, struct port *port, uint32_t bytes)
 {
-	port->tx_count++;
+	port->tx_built++;
+	count_add(dp, CNT_tx_bytes, bytes);
 }
 /* Gives what was built to the devices. */
 void wire_push(struct datapath *dp, struct port *port);
@@ -188,7 +230,11 @@ void wire_flush(struct datapath *dp);
 /* ---- scheduler ---- */
 
 void scheduler_add(struct datapath *dp, struct conn *c, uint32_t index);
-uint32_t scheduler_next(struct datapath *dp); /* CONN_NONE when empty */
+uint32_t scheduler_next(struct datapath *dp); /* not when empty */
+static inline uint32_t scheduler_count(const struct datapath *dp)
+{
+	return dp->sched_tail - dp->sched_head;
+}
 
 /* ---- host control and control work ---- */
 

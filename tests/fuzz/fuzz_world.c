@@ -328,7 +328,7 @@ static void state_check(const struct world *w)
 			}
 		}
 	}
-	MUST(scheduled == w->dp->sched_count && holding <= w->dp->ooo.used && w->dp->ooo.used <= 3);
+	MUST(scheduled == scheduler_count(w->dp) && holding <= w->dp->ooo.used && w->dp->ooo.used <= 3);
 }
 
 void world_poll(struct world *w, uint32_t step_us)
@@ -357,7 +357,7 @@ void world_close(struct world *w)
 		world_poll(w, 10000);
 	world_poll(w, 10000);
 	MUST(control_books_closed(w->control));
-	MUST(w->dp->ooo.used == 0 && w->dp->sched_count == 0 && w->dp->event_head == CONN_NONE);
+	MUST(w->dp->ooo.used == 0 && scheduler_count(w->dp) == 0 && w->dp->event_head == CONN_NONE);
 	MUST(w->dp->flows.count == 0 && w->dp->active_count == 0 && w->dp->broken_count == 0);
 	while (w->rx_count)
 		free(w->rx[--w->rx_count].data);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The short paths of protocol.c against the rule: whenever rx_usual() or tx_usual() takes a case, rx_walk()
- * or tx_any() on a copy of the same state must leave the same state and the same verdict or plan. States and
- * segments are random by a fixed seed, close to the edges that decide. Includes protocol.c for its static
+ * The short paths of protocol.c against the rule: whenever one of protocol_*_usual() takes a case, the long
+ * way on a copy of the same state must leave the same state and the same verdict or plan. States and segments
+ * are random by a fixed seed, close to the edges that decide. Includes protocol.c for its static
  * functions.
  */
 #include <setjmp.h>
@@ -138,7 +138,7 @@ static void test_rx(void **state)
 		struct segment s = segment_make(&a);
 		struct verdict va = {.counter = COUNTERS}, vb = va;
 
-		if (!rx_usual(&a, &s, now, &va))
+		if (!protocol_rx_usual(&a, &s, now, &va))
 			continue;
 		usual++;
 		rx_walk(&b, &pool, &s, now, &vb);
@@ -162,7 +162,7 @@ static void test_tx(void **state)
 		if (one_in(2)) /* as a fresh write finds it, with room for it */
 			a.snd_wnd = a.cwnd = 200000;
 		b = a;
-		if (!tx_usual(&a, max_len, now, &pa))
+		if (!protocol_tx_usual(&a, max_len, now, &pa))
 			continue;
 		usual++;
 		assert_true(tx_any(&b, max_len, now, &pb));
@@ -177,9 +177,53 @@ static void test_tx(void **state)
 	assert_in_range(usual, ROUNDS / 20, ROUNDS);
 }
 
+static void test_host(void **state)
+{
+	unsigned usual = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct tcp_state a = state_make(any()), b;
+		uint32_t tx_end = one_in(8) ? any() : a.tx_end + length();
+		uint32_t rx_tail = one_in(8) ? any() : a.rx_tail + (one_in(2) ? 0 : length());
+		bool send = false, pending;
+
+		b = a;
+		if (!protocol_host_usual(&a, tx_end, rx_tail))
+			continue;
+		usual++;
+		pending = a.tx_end != b.tx_end;
+		assert_int_equal(protocol_host(&b, tx_end, rx_tail, 0, &send), 0);
+		assert_int_equal(send, pending);
+		assert_memory_equal(&a, &b, sizeof(a));
+	}
+	assert_in_range(usual, ROUNDS / 20, ROUNDS);
+}
+
+static void test_ack(void **state)
+{
+	unsigned usual = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct tcp_state a = state_make(any()), b = a;
+		struct tx_plan pa, pb;
+
+		if (!protocol_at_ease(&a, UNUSUAL, 0))
+			continue;
+		usual++;
+		protocol_ack_usual(&a, &pa);
+		protocol_ack(&b, &pb);
+		assert_memory_equal(&pa, &pb, sizeof(pa));
+		assert_memory_equal(&a, &b, sizeof(a));
+	}
+	assert_in_range(usual, ROUNDS / 20, ROUNDS);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_rx), cmocka_unit_test(test_tx)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_rx), cmocka_unit_test(test_tx),
+		cmocka_unit_test(test_host), cmocka_unit_test(test_ack)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
