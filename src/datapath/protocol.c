@@ -679,11 +679,10 @@ static inline void space_freed(struct tcp_state *t)
 
 HOT_INLINE bool protocol_host_usual(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail)
 {
-	uint32_t written = tx_end - t->tx_end, taken = rx_tail - t->rx_tail;
+	uint32_t size = 1u << t->tx_shift, taken = rx_tail - t->rx_tail;
 
-	if (unlikely(!protocol_at_ease(t, UNUSUAL, 0) ||
-		     written > (1u << t->tx_shift) - (t->tx_end - t->snd_una) ||
-		     taken > t->rcv_nxt - t->rx_tail))
+	if (unlikely(!protocol_at_ease(t, UNUSUAL, 0) || tx_end - t->tx_end > size ||
+		     tx_end - t->snd_una > size || taken > t->rcv_nxt - t->rx_tail))
 		return false;
 	t->tx_end = tx_end;
 	t->rx_tail = rx_tail;
