@@ -10,8 +10,8 @@
  * tx-64, tx-1448           the application has written; the segment is built and handed to the device
  * rpc-64                   a request comes in, the reply goes out with its ACK, and so on: one RPC
  * A round brings 32 of them, on 32 hot connections, so that each has its own ACK and its own notification (a
- * batch of one connection would share them). The suffix -10k: the same on 10,000 connections in turn;
- * -single: one segment a round, so that it pays for the round alone.
+ * batch of one connection shares them: the suffix -one, for what comes in). The suffix -10k: the same on
+ * 10,000 connections in turn; -single: one segment a round, so that it pays for the round alone.
  */
 #include "bench/bench.h"
 
@@ -77,7 +77,7 @@ static int child_measure(const char *name, double *instructions)
 
 static int run(struct bench_run *run)
 {
-	static const char *const suffixes[] = {"", "-10k", "-single"};
+	static const char *const suffixes[] = {"", "-10k", "-one", "-single"};
 
 	for (unsigned suffix = 0; suffix < ARRAY_SIZE(suffixes); suffix++)
 		for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
@@ -86,7 +86,8 @@ static int run(struct bench_run *run)
 			int r;
 
 			snprintf(name, sizeof(name), "%s%s", kinds[i].name, suffixes[suffix]);
-			if (!bench_wants(run, name))
+			if (!bench_wants(run, name) ||
+				(!strcmp(suffixes[suffix], "-one") && kinds[i].tx_len && !kinds[i].ack_only))
 				continue;
 			bench_progress(run, "counting instructions of %s", name);
 			r = child_measure(name, &v);
@@ -95,7 +96,9 @@ static int run(struct bench_run *run)
 			bench_add(run, name, "instructions", "per segment", v, kinds[i].bar);
 		}
 	snprintf(run->note, sizeof(run->note),
-		"Instructions inside datapath_poll(), copies included, in rounds of 32 segments (-single: of "
+		"Instructions inside datapath_poll(), copies included, in rounds of 32 segments on 32 "
+		"connections, "
+		"each with its own ACK and notification (-one: on one, which shares them; -single: rounds of "
 		"one). "
 		"The baseline "
 		"is the bar of the project, not kernel TCP.");

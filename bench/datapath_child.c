@@ -43,6 +43,40 @@ static void acknowledge(struct rig *rig, uint32_t conn, const struct progress *p
 	rig_rx(rig, room, rig_segment(rig, conn, p->rx, p->tx, TCP_ACK_, NULL, 0, room), FRAME_CSUM_GOOD);
 }
 
+/* A round of `batch` segments that come in on one connection: its ACK and its notification are shared. */
+static void round_one(
+	struct rig *rig, const struct kind *k, struct progress *p, uint32_t batch, uint8_t (*rooms)[2048])
+{
+	static const uint8_t payload[1448];
+	uint32_t acked = p->tx;
+
+	rig->now_us += 100000;
+	if (k->ack_only) {
+		p->tx += batch * k->tx_len;
+		rig_update(rig, 0, p->tx, p->rx, 0);
+		rig_poll(rig);
+		drain(rig);
+	}
+	for (uint32_t i = 0; i < batch; i++) {
+		acked += k->ack_only ? k->tx_len : 0;
+		rig_rx(rig, rooms[i],
+			rig_segment(rig, 0, p->rx, acked, TCP_ACK_, payload, k->rx_len, rooms[i]),
+			FRAME_CSUM_GOOD);
+		p->rx += k->rx_len;
+	}
+	datapath_conn(rig->dp, 0)->tcp.quick_acks = (uint8_t)!k->ack_only; /* an ACK at once */
+	datapath_measured(rig);
+	if (rig->device.tx_count != !k->ack_only) {
+		fprintf(stderr, "bench datapath: %u ACKs for a batch of one connection\n",
+			rig->device.tx_count);
+		exit(1);
+	}
+	drain(rig);
+	rig_update(rig, 0, p->tx, p->rx, 0);
+	rig_poll(rig);
+	drain(rig);
+}
+
 /* One round of `batch` connections from `first` on. */
 static void round_run(struct rig *rig, const struct kind *k, struct progress *progress, uint32_t first,
 	uint32_t batch, uint8_t (*rooms)[2048])
@@ -119,7 +153,8 @@ static int measure(const char *name)
 	uint32_t conns = BATCH_FRAMES, batch = BATCH_FRAMES, rounds = ROUNDS, done = 0;
 	const char *dash = strrchr(name, '-');
 	bool many = dash && strcmp(dash, "-10k") == 0, single = dash && strcmp(dash, "-single") == 0;
-	size_t len = many || single ? (size_t)(dash - name) : strlen(name);
+	bool one = dash && strcmp(dash, "-one") == 0;
+	size_t len = many || single || one ? (size_t)(dash - name) : strlen(name);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (strncmp(kinds[i].name, name, len) == 0 && strlen(kinds[i].name) == len)
@@ -131,6 +166,11 @@ static int measure(const char *name)
 		rounds = 2 * conns / batch;
 	} else if (single) {
 		conns = batch = 1;
+	} else if (one) {
+		if (k->tx_len &&
+			!k->ack_only) /* what one connection sends in a round leaves as one segment */
+			return -EINVAL;
+		conns = 1;
 	}
 	if (rig_open(&rig, conns, 16, DEVICE_TX_CSUM | DEVICE_TSO | DEVICE_RX_CSUM) != 0)
 		return -ENOMEM;
@@ -140,7 +180,10 @@ static int measure(const char *name)
 	for (uint32_t r = 0; r < rounds; r++) {
 		uint32_t first = conns > batch ? r * batch % (conns - batch) : 0;
 
-		round_run(&rig, k, progress, first, batch, rooms);
+		if (one)
+			round_one(&rig, k, progress, batch, rooms);
+		else
+			round_run(&rig, k, progress, first, batch, rooms);
 		done += batch;
 	}
 	printf("%u\n", done);
