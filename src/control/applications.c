@@ -33,6 +33,7 @@
 int apps_init(struct control *ctl)
 {
 	ctl->apps_closing = INDEX_NONE;
+	ctl->guard_faults = region_guard_faults();
 	ctl->apps = array_reserve(ctl->apps_max, sizeof(*ctl->apps));
 	ctl->contexts = array_reserve(ctl->contexts_max, sizeof(*ctl->contexts));
 	return ctl->apps && ctl->contexts ? 0 : -ENOMEM;
@@ -40,6 +41,8 @@ int apps_init(struct control *ctl)
 
 static void app_memory_free(struct app *app)
 {
+	region_guard_remove(app->guard);
+	app->guard = REGION_GUARD_NONE;
 	if (app->region)
 		munmap(app->region, app->region_size);
 	if (app->region_fd >= 0)
@@ -97,22 +100,26 @@ static int region_fd_create(const char *name, uint64_t size, bool hugepages)
 static int region_create(struct control *ctl, struct app *app, bool memfd)
 {
 	int fd = -1, flags = MAP_NORESERVE;
+	bool huge = memfd && ctl->config.hugepages;
 	void *p;
 
-	if (memfd) {
-		if (ctl->config.hugepages)
-			fd = region_fd_create("flextoe", app->region_size, true);
-		if (fd < 0 && ctl->config.hugepages)
-			control_log(ctl, "no hugepages for the region of %s: %s; using ordinary pages",
-				app->name, strerror(-fd));
-		if (fd < 0)
-			fd = region_fd_create("flextoe", app->region_size, false);
+	if (huge) {
+		fd = region_fd_create("flextoe", app->region_size, true);
+		if (fd < 0) {
+			huge = false;
+			control_log(ctl,
+				"no hugepages for the region of %s (%llu MiB: settings hugepages and region, "
+				"/proc/sys/vm/nr_hugepages): %s; with ordinary pages the first touch of each "
+				"4 KiB costs a page fault",
+				app->name, (unsigned long long)(app->region_size >> 20), strerror(-fd));
+		}
+	}
+	if (memfd && fd < 0) {
+		fd = region_fd_create("flextoe", app->region_size, false);
 		if (fd < 0)
 			return fd;
-		flags |= MAP_SHARED;
-	} else {
-		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
 	}
+	flags |= memfd ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 	p = mmap(NULL, app->region_size, PROT_READ | PROT_WRITE, flags, fd, 0);
 	if (p == MAP_FAILED) {
 		int r = -errno;
@@ -123,6 +130,9 @@ static int region_create(struct control *ctl, struct app *app, bool memfd)
 	}
 	app->region = p;
 	app->region_fd = fd;
+	app->guard = region_guard_add(p, app->region_size);
+	/* hugepages stay: one given back might be missing when it is wanted again */
+	app_buffers_init(&app->buffers, huge ? -1 : fd, huge ? NULL : p, AREAS_BYTES, app->region_size);
 	return 0;
 }
 
@@ -144,6 +154,7 @@ int app_create(
 		return -ENOSPC;
 	app = &ctl->apps[i];
 	memset(app, 0, sizeof(*app));
+	app->guard = REGION_GUARD_NONE;
 	app->number = (uint16_t)i;
 	app->pid = pid;
 	app->uid = uid;
@@ -164,7 +175,6 @@ int app_create(
 		app_memory_free(app);
 		return -ENOMEM;
 	}
-	app_buffers_init(&app->buffers, app->region_fd, app->region, AREAS_BYTES, app->region_size);
 	app->state = APP_ALIVE;
 	if (i >= ctl->apps_high)
 		ctl->apps_high = i + 1u;
@@ -235,18 +245,10 @@ void app_close(struct control *ctl, struct app *app, bool close_now)
 		handshake_drop(ctl, app->handshake_head);
 }
 
-/* The data path has given a context up: the whole application is put out. */
-void app_broken(struct control *ctl, const struct exc_broken *exc)
+/* It broke the rules, or its memory did: everything of it goes at once. */
+static void app_put_out(struct control *ctl, struct app *app, const char *reason)
 {
-	struct app *app;
-
-	if (exc->app >= ctl->apps_max)
-		return;
-	app = &ctl->apps[exc->app];
-	if (app->state != APP_ALIVE)
-		return;
-	control_log(ctl, "application %s (pid %u) put out: %.*s", app->name, app->pid,
-		(int)sizeof(exc->reason), exc->reason);
+	control_log(ctl, "application %s (pid %u) put out: %s", app->name, app->pid, reason);
 	for (unsigned n = 0; n < FLEXTOE_CONTEXTS_MAX; n++) {
 		uint32_t index = app->contexts[n];
 
@@ -258,6 +260,30 @@ void app_broken(struct control *ctl, const struct exc_broken *exc)
 	if (app->client)
 		shutdown(app->client->fd, SHUT_RDWR);
 	app_close(ctl, app, true);
+}
+
+/* The data path has given a context up: the whole application is put out. */
+void app_broken(struct control *ctl, const struct exc_broken *exc)
+{
+	char reason[sizeof(exc->reason) + 1];
+
+	if (exc->app >= ctl->apps_max || ctl->apps[exc->app].state != APP_ALIVE)
+		return;
+	snprintf(reason, sizeof(reason), "%.*s", (int)sizeof(exc->reason), exc->reason);
+	app_put_out(ctl, &ctl->apps[exc->app], reason);
+}
+
+/* Regions that lost their memory since the last look. */
+static void apps_guard(struct control *ctl)
+{
+	uint32_t faults = region_guard_faults();
+
+	if (likely(faults == ctl->guard_faults))
+		return;
+	ctl->guard_faults = faults;
+	for (uint32_t i = 0; i < ctl->apps_high; i++)
+		if (ctl->apps[i].state == APP_ALIVE && region_guard_broken(ctl->apps[i].guard))
+			app_put_out(ctl, &ctl->apps[i], "a page of its region is not to be had");
 }
 
 /* One pass over its connections; the next begins when grace is over. */
@@ -326,6 +352,7 @@ void apps_step(struct control *ctl)
 {
 	uint32_t *link = &ctl->apps_closing;
 
+	apps_guard(ctl);
 	while (*link != INDEX_NONE) {
 		struct app *app = &ctl->apps[*link];
 

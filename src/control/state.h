@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "control/control.h"
+#include "control/region_guard.h"
 #include "core/seq.h"
 #include "core/wheel.h"
 
@@ -267,6 +268,7 @@ struct app {
 	int region_fd;
 	uint8_t *region;
 	uint64_t region_size;
+	int guard;	       /* of the region, see region_guard.h */
 	struct client *client; /* its end of the control channel, or NULL */
 	uint32_t pid, uid;
 	char name[28];
@@ -355,6 +357,7 @@ struct control {
 	struct app *apps;
 	uint32_t apps_max, apps_high;
 	uint32_t apps_closing;
+	uint32_t guard_faults; /* region_guard_faults() as last seen */
 	bool quitting;
 	struct context *contexts;
 	uint32_t contexts_max;

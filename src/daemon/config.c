@@ -46,6 +46,8 @@ static const struct config_setting settings[] = {
 		"connections that can hold out-of-order data at once (auto: by conns)"},
 	{"region", take_size, AT(region_bytes), 1u << 24, 1ull << 44, "BYTES",
 		"address space of an application's buffers; memory is used only as it is touched"},
+	{"hugepages", take_choice, AT(hugepages), 0, 0, "off|on",
+		"on: each application's region is taken whole from the kernel's hugepages at its start"},
 	{"rx-buffer", take_buffer, AT(rx_buffer), 12, 30, "BYTES",
 		"receive buffer of a connection, a power of two"},
 	{"tx-buffer", take_buffer, AT(tx_buffer), 12, 30, "BYTES",

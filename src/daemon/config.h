@@ -72,7 +72,7 @@ struct config {
 	uint64_t region_bytes, rx_buffer, tx_buffer;
 	uint64_t port_low, port_high;
 	uint64_t time_wait_ms, time_wait_max;
-	uint64_t all_routes, loop;
+	uint64_t all_routes, loop, hugepages;
 
 	uint64_t core, nice;
 	uint64_t idle; /* enum config_idle */

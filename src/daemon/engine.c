@@ -371,6 +371,7 @@ static int control_start(struct engine *e, struct config_error *err)
 	c->time_wait_max = (uint32_t)config->time_wait_max;
 	c->spin_us = (uint32_t)e->app_spin_us;
 	c->all_routes = config->all_routes != 0;
+	c->hugepages = config->hugepages != 0;
 	c->socket_path = config->socket;
 	c->doorbell_fd = e->doorbell_fd;
 	c->log = engine_log;

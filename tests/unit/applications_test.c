@@ -26,7 +26,7 @@
 
 static struct datapath *dp;
 static struct control *ctl;
-static char path[64], logged[512];
+static char path[64], logged[512], logged_before[512]; /* the last line and the one before */
 static int doorbell;
 static union {
 	struct flextoe_msg_header header;
@@ -41,6 +41,7 @@ static int got_fds[2];
 static void on_log(void *arg, const char *line)
 {
 	(void)arg;
+	memcpy(logged_before, logged, sizeof(logged));
 	snprintf(logged, sizeof(logged), "%s", line);
 }
 
@@ -406,6 +407,54 @@ static void put_out(void **state)
 	close(fd);
 }
 
+/* A page that is not to be had ends the application it belongs to, whoever touches it. */
+static void missing_memory(void **state)
+{
+	int fd = attach(), hole = memfd_create("hole", MFD_CLOEXEC);
+	unsigned resets = 0;
+	uint8_t *at;
+
+	(void)state;
+	assert_int_equal(hello(fd), FLEXTOE_MSG_WELCOME);
+	close(got_fds[0]);
+	context(fd);
+	close(got_fds[1]);
+	listen_on(80);
+	open_from(1);
+	/* a file without pages in the middle of the region is what a hugepage given back looks like */
+	at = ctl->apps[0].region + ctl->apps[0].region_size / 2;
+	assert_true(mmap(at, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, hole, 0) == at);
+	at[100] = 1; /* SIGBUS: caught */
+	assert_int_equal(at[100], 1);
+	poll_once();
+	assert_non_null(strstr(logged, "put out"));
+	assert_int_equal(next_message(fd), 0);
+	for (int i = 0; i < 40; i++) {
+		poll_once();
+		serve(&resets);
+	}
+	assert_int_equal(resets, 1);
+	assert_int_equal(ctl->apps[0].state, APP_FREE);
+	close(got_fds[0]);
+	close(hole);
+	close(fd);
+}
+
+/* Hugepages that are not there are no reason not to serve. */
+static void missing_hugepages(void **state)
+{
+	int fd = attach();
+
+	(void)state;
+	ctl->config.hugepages = true;
+	ctl->config.region_size = 1ull << 40; /* more than any machine has of them */
+	assert_int_equal(hello(fd), FLEXTOE_MSG_WELCOME);
+	assert_non_null(strstr(logged_before, "no hugepages"));
+	assert_non_null(strstr(logged_before, "ordinary pages"));
+	close(got_fds[0]);
+	close(fd);
+}
+
 static char *report(int fd, uint32_t what, unsigned *pieces)
 {
 	struct flextoe_msg_status msg = {.header = head(FLEXTOE_MSG_STATUS, sizeof(msg)), .what = what};
@@ -565,6 +614,8 @@ int main(void)
 		CASE(malformed_messages),
 		CASE(exit_with_10000_connections),
 		CASE(put_out),
+		CASE(missing_memory),
+		CASE(missing_hugepages),
 		CASE(reports),
 		CASE(a_slow_reader_holds_nobody_up),
 		CASE(another_engine_keeps_its_socket),
