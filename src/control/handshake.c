@@ -7,8 +7,9 @@
  * thread. Holds no payload: what a peer sends before its connection is installed is run through the data path
  * again.
  *
- * Handshakes in progress count into their listener's backlog. When it is full, the oldest makes place if it
- * has been retransmitted to (its peer is gone, or never was: a SYN flood); otherwise the SYN is dropped.
+ * Handshakes in progress count into their listener's backlog. When they have filled it (a SYN flood), further
+ * SYNs are answered with a cookie and keep nothing here; when connections that nobody accepts have, the SYN
+ * is dropped. So no handshake has to make place for another.
  */
 #include <errno.h>
 #include <string.h>
@@ -163,7 +164,7 @@ static uint8_t window_shift(unsigned rx_shift)
 }
 
 /* SYN in SYN-SENT, SYN-ACK in SYN-RECEIVED; there it offers only what the peer offered. */
-static void handshake_send_syn(struct control *ctl, struct handshake *hs)
+static void syn_send(struct control *ctl, const struct handshake *hs, uint32_t tsval)
 {
 	bool first = hs->state == HANDSHAKE_SYN_SENT;
 	struct segment_out out = {
@@ -176,7 +177,7 @@ static void handshake_send_syn(struct control *ctl, struct handshake *hs)
 		.wnd = (uint16_t)receive_window(hs),
 		.mss = (uint16_t)min_u32(datapath_port(ctl->dp, hs->port)->mtu - 40u, 65495u),
 		.timestamps = first || hs->peer_timestamps,
-		.tsval = timestamp_now(ctl),
+		.tsval = tsval,
 		.tsecr = first ? 0 : hs->ts_recent,
 		.sack_permitted = first || hs->peer_sack,
 		.has_wscale = first || hs->peer_wscale,
@@ -184,6 +185,11 @@ static void handshake_send_syn(struct control *ctl, struct handshake *hs)
 	};
 
 	segment_send(ctl, &out);
+}
+
+static void handshake_send_syn(struct control *ctl, const struct handshake *hs)
+{
+	syn_send(ctl, hs, timestamp_now(ctl));
 }
 
 static void handshake_arm(struct control *ctl, uint32_t index)
@@ -233,18 +239,119 @@ static void handshake_take_syn(struct handshake *hs, const struct segment *seg)
 	memcpy(hs->mac, seg->src_mac, 6);
 }
 
-/* A place in the listener's backlog: true when there is one, or one could be made. */
-static bool backlog_make_place(struct control *ctl, struct endpoint *ep)
+/* The handshake is complete. seg is run through the data path again when it carries more than the ACK. False:
+ * there is no place for a connection; a passive handshake stays. */
+static bool handshake_complete(
+	struct control *ctl, uint32_t index, const struct segment *seg, uint32_t snd_wnd, bool ack_now)
 {
-	uint32_t oldest = ep->handshake_head;
+	struct handshake *hs = &ctl->handshakes[index];
+	int r = conn_open(ctl, hs, snd_wnd, ack_now);
 
-	if (ep->half_open + ep->queued < ep->backlog)
-		return true;
-	if (oldest == INDEX_NONE || !ctl->handshakes[oldest].retries || ep->queued >= ep->backlog)
+	if (r == -ENFILE &&
+		!hs->active) { /* the backlog was made smaller meanwhile: the peer will try again */
+		COUNT(ctl, drop_syn_backlog);
 		return false;
-	COUNT(ctl, drop_handshake);
-	handshake_drop(ctl, oldest);
+	}
+	if (r < 0) {
+		COUNT(ctl, drop_syn_resources);
+		if (hs->active) {
+			segment_reset_reply(ctl, seg);
+			handshake_fail(ctl, index, -r);
+		}
+		return false;
+	}
+	if (seg->payload_len || seg->ctl & TCP_FIN_)
+		control_frame(ctl, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
 	return true;
+}
+
+/* Answers a SYN without keeping it: cookie.c. RFC 6191: the old connection's numbers are told from the new
+ * one's by timestamps then, or not at all. */
+static void cookie_reply(
+	struct control *ctl, struct endpoint *ep, const struct segment *seg, const struct time_wait *old)
+{
+	const struct tcp_options *o = &seg->options;
+	struct handshake hs = {.state = HANDSHAKE_SYN_RECEIVED,
+		.flow.key = seg->key,
+		.port = (uint8_t)seg->port,
+		.rx_shift = ep->rx_shift};
+
+	if (old && !(old->timestamps && o->has_timestamps)) {
+		COUNT(ctl, drop_syn_backlog);
+		return;
+	}
+	handshake_take_syn(&hs, seg);
+	hs.peer_wscale &= hs.peer_timestamps;
+	hs.peer_sack &= hs.peer_timestamps;
+	hs.rcv_wscale = hs.peer_wscale ? window_shift(hs.rx_shift) : 0;
+	hs.iss = cookie_make(ctl, &seg->key, seg->seq, hs.peer_mss);
+	ep->cookies_us = ctl->now_us + 2u * COOKIE_PERIOD_US;
+	COUNT(ctl, syn_cookies_sent);
+	syn_send(ctl, &hs, cookie_timestamp(ctl, o));
+}
+
+/*
+ * An ACK that nothing here asked for, to a listener that has given cookies out: whether it is settled,
+ * because it brings one back. Then the handshake it belongs to is made, as it would have been kept, and
+ * completed.
+ */
+static bool cookie_taken(struct control *ctl, struct endpoint *ep, const struct segment *seg)
+{
+	const struct tcp_options *o = &seg->options;
+	struct segment syn = *seg; /* as it must have been */
+	struct handshake *hs;
+	uint32_t index;
+
+	if (ctl->now_us >= ep->cookies_us || (seg->ctl & (TCP_SYN_ | TCP_ACK_)) != TCP_ACK_)
+		return false;
+	syn.seq = seg->seq - 1u;
+	syn.options = (struct tcp_options){.has_timestamps = o->has_timestamps, .tsval = o->tsval};
+	if (o->has_timestamps)
+		cookie_options(o->tsecr, &syn.options);
+	switch (cookie_check(ctl, &seg->key, syn.seq, seg->ack - 1u, &syn.options.mss)) {
+	case COOKIE_BAD:
+		return false;
+	case COOKIE_EARLY:
+		COUNT(ctl, drop_handshake);
+		return true; /* the first one will be sent again */
+	case COOKIE_GOOD:
+		break;
+	}
+	hs = handshake_alloc(ctl, &index);
+	if (!hs) {
+		COUNT(ctl, drop_syn_resources);
+		return true;
+	}
+	hs->state = HANDSHAKE_SYN_RECEIVED;
+	hs->flow.key = seg->key;
+	hs->endpoint = listener_index(ctl, ep);
+	hs->port = (uint8_t)seg->port;
+	hs->rx_shift = ep->rx_shift;
+	hs->tx_shift = ep->tx_shift;
+	handshake_take_syn(hs, &syn);
+	hs->rcv_wscale = hs->peer_wscale ? window_shift(hs->rx_shift) : 0;
+	hs->iss = seg->ack - 1u;
+	hs->retries = 1; /* there was no clock to measure with */
+	flows_add(ctl, FLOW_REF(FLOW_HANDSHAKE, index));
+	list_add(ctl, index);
+	if (handshake_complete(ctl, index, seg, (uint32_t)seg->wnd << hs->snd_wscale, false))
+		COUNT(ctl, syn_cookies_good);
+	else
+		handshake_drop(ctl, index); /* no place for it: the peer's next segment asks again */
+	return true;
+}
+
+/* The same for the ACK of a cookie that meets a handshake, which a second SYN has begun meanwhile. */
+static bool cookie_answered(struct control *ctl, uint32_t index, const struct segment *seg)
+{
+	struct endpoint *ep = &ctl->endpoints[ctl->handshakes[index].endpoint];
+	uint16_t mss;
+
+	if (ctl->now_us >= ep->cookies_us)
+		return false;
+	if (cookie_check(ctl, &seg->key, seg->seq - 1u, seg->ack - 1u, &mss) == COOKIE_GOOD)
+		handshake_drop(ctl, index);
+	return cookie_taken(ctl, ep, seg);
 }
 
 /* RFC 9293 3.10.7.2, state LISTEN. old: the TIME-WAIT entry that this SYN replaces, or NULL. */
@@ -258,7 +365,9 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 		COUNT(ctl, drop_no_connection);
 		return;
 	}
-	if (seg->ctl & TCP_ACK_ || !ep) { /* second: ACK is answered with RST */
+	if (seg->ctl & TCP_ACK_ || !ep) { /* second: ACK is answered with RST, but for a cookie */
+		if (ep && cookie_taken(ctl, ep, seg))
+			return;
 		if (seg->ctl & TCP_SYN_ && !(seg->ctl & TCP_ACK_))
 			COUNT(ctl, drop_syn_no_listener);
 		else
@@ -272,17 +381,15 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 		return;
 	}
 	COUNT(ctl, syn_received);
-	if (!backlog_make_place(ctl, ep)) {
+	if (ep->queued >= ep->backlog) {
 		COUNT(ctl, drop_syn_backlog);
 		return;
 	}
-	hs = ctl->half_open < HALF_OPEN_MAX ? handshake_alloc(ctl, &index) : NULL;
-	if (!hs && ep->handshake_head != INDEX_NONE) {
-		handshake_drop(ctl, ep->handshake_head);
+	hs = NULL;
+	if (ep->half_open + ep->queued < ep->backlog && ctl->half_open < HALF_OPEN_MAX)
 		hs = handshake_alloc(ctl, &index);
-	}
 	if (!hs) {
-		COUNT(ctl, drop_syn_resources);
+		cookie_reply(ctl, ep, seg, old);
 		return;
 	}
 	hs->state = HANDSHAKE_SYN_RECEIVED;
@@ -302,30 +409,6 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 	list_add(ctl, index);
 	handshake_send_syn(ctl, hs);
 	handshake_arm(ctl, index);
-}
-
-/* The handshake is complete. seg is run through the data path again when it carries more than the ACK. */
-static void handshake_complete(
-	struct control *ctl, uint32_t index, const struct segment *seg, uint32_t snd_wnd, bool ack_now)
-{
-	struct handshake *hs = &ctl->handshakes[index];
-	int r = conn_open(ctl, hs, snd_wnd, ack_now);
-
-	if (r == -ENFILE &&
-		!hs->active) { /* the backlog was made smaller meanwhile: the peer will try again */
-		COUNT(ctl, drop_syn_backlog);
-		return;
-	}
-	if (r < 0) {
-		COUNT(ctl, drop_syn_resources);
-		if (hs->active) {
-			segment_reset_reply(ctl, seg);
-			handshake_fail(ctl, index, -r);
-		}
-		return;
-	}
-	if (seg->payload_len || seg->ctl & TCP_FIN_)
-		control_frame(ctl, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
 }
 
 static bool acceptable_sequence(const struct handshake *hs, const struct segment *seg)
@@ -385,6 +468,9 @@ static void syn_received_segment(struct control *ctl, uint32_t index, const stru
 		return;
 	}
 	if (seg->ack != hs->iss + 1u) {
+		/* The SYN may have come twice, and found the backlog full the first time. */
+		if (!hs->active && cookie_answered(ctl, index, seg))
+			return;
 		COUNT(ctl, drop_handshake);
 		segment_reset_reply(ctl, seg);
 		return;

@@ -149,6 +149,7 @@ struct endpoint {
 	uint32_t handshake_head, handshake_tail; /* oldest first */
 	uint32_t conn_head;			 /* those queued */
 	uint64_t close_us;			 /* ENDPOINT_CLOSING: when what is still queued is reset */
+	uint64_t cookies_us;			 /* until then an ACK may bring a SYN cookie back */
 	be32 addr;				 /* 0: any */
 	be16 port;
 	uint16_t app, context;
@@ -425,6 +426,22 @@ void handshake_neighbour(
 void handshake_error(struct control *ctl, const struct flow_key *key, uint32_t seq, int error);
 void handshake_take(struct control *ctl, uint32_t index); /* it has become a connection */
 void handshake_drop(struct control *ctl, uint32_t index); /* without a word */
+
+/* cookie.c */
+#define COOKIE_PERIOD_US (UINT64_C(64) << 20) /* 67 s: longer than a peer repeats its first segment for */
+enum cookie {
+	COOKIE_BAD = 0,
+	COOKIE_EARLY, /* ours, but the segment is not the first one behind the SYN */
+	COOKIE_GOOD,
+};
+/* An initial sequence number that says what the peer's SYN said; mss 64 at least. */
+uint32_t cookie_make(const struct control *ctl, const struct flow_key *key, uint32_t irs, uint16_t mss);
+/* Whether iss is such a number; with COOKIE_GOOD, mss is at most what the SYN said. */
+enum cookie cookie_check(
+	const struct control *ctl, const struct flow_key *key, uint32_t irs, uint32_t iss, uint16_t *mss);
+/* What timestamps carry of the SYN's options, there and back. */
+uint32_t cookie_timestamp(const struct control *ctl, const struct tcp_options *o);
+void cookie_options(uint32_t tsecr, struct tcp_options *o);
 
 /* listener.c */
 int endpoints_init(struct control *ctl);

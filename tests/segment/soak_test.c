@@ -173,11 +173,9 @@ static bool reset_has_cause(const struct end *e)
 {
 	const struct end *p = e->peer;
 
-	/* It was never seen: its application died first, or a full backlog gave the half-open one's place
-	 * away. */
+	/* It was never seen: its application died first, or nobody accepted it in a minute. */
 	if (!p)
-		return world.host[!e->host->number].deaths || world.plan.backlog < 128 ||
-		       world.now_us - e->begin_us > 60 * SECOND;
+		return world.host[!e->host->number].deaths || world.now_us - e->begin_us > 60 * SECOND;
 	if (p->aborted || p->died)
 		return true;
 	/* closed with bytes unread, or bytes came later; or it waited too long for us */

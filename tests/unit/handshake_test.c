@@ -333,19 +333,21 @@ static void hostile_options(void **state)
 	assert_in_range(fake_setup(dp, conn)->peer_mss, 64, 536);
 }
 
-static void backlog(void **state)
+static void fill_backlog(uint32_t sent[4])
 {
-	uint32_t sent[4];
-
-	(void)state;
 	for (uint16_t i = 0; i < 4; i++) {
 		in(.ctl = SYN, .seq = IRS, .src_port = (uint16_t)(6000 + i));
 		out_synack();
 		sent[i] = iss;
 	}
-	in(.ctl = SYN, .seq = IRS, .src_port = 6004); /* full of young handshakes */
-	nothing();
-	assert_int_equal(control_counters(ctl)[CNT_drop_syn_backlog], 1);
+}
+
+static void a_full_queue_drops_syns(void **state)
+{
+	uint32_t sent[4];
+
+	(void)state;
+	fill_backlog(sent);
 	for (uint16_t i = 0; i < 4; i++) {
 		in(.ctl = ACK, .seq = IRS + 1u, .ack = sent[i] + 1u, .src_port = (uint16_t)(6000 + i));
 		installed(0);
@@ -353,25 +355,163 @@ static void backlog(void **state)
 	}
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004); /* full of connections nobody accepted */
 	nothing();
+	assert_int_equal(control_counters(ctl)[CNT_drop_syn_backlog], 1);
 	fake_event(dp, conn, CONN_EVENT_ACCEPTED);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
 	out_synack();
 }
 
-static void syn_flood_makes_the_oldest_go(void **state)
+/* RFC 4987 3.6: the flood takes the places, and a peer that comes later gets in all the same, with its
+ * options. */
+static void a_cookie_when_handshakes_fill_the_backlog(void **state)
 {
+	uint8_t ack_options[sizeof(ts_options)];
+	const struct conn_setup *s;
+	uint32_t sent[4], now;
+
 	(void)state;
-	for (uint16_t i = 0; i < 4; i++) {
-		in(.ctl = SYN, .seq = IRS, .src_port = (uint16_t)(6000 + i));
-		out_synack();
+	poll_at(9u * COOKIE_PERIOD_US - fake_now % COOKIE_PERIOD_US -
+		7777777u); /* shortly before a period's end */
+	fill_backlog(sent);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004, .options = linux_options,
+		.options_len = sizeof(linux_options));
+	out_synack();
+	assert_int_equal(ctl->handshakes_used, 4);
+	assert_int_equal(control_counters(ctl)[CNT_syn_cookies_sent], 1);
+	assert_true(seen.options.has_wscale && seen.options.sack_permitted && seen.options.has_timestamps);
+	assert_int_equal(seen.options.tsecr, 100);
+	now = (uint32_t)(ctl->now_us / 1000u);
+	assert_in_range(now - seen.options.tsval, 0, 63);
+
+	memcpy(ack_options, ts_options, sizeof(ts_options));
+	for (int i = 0; i < 4; i++)
+		ack_options[8 + i] = (uint8_t)(seen.options.tsval >> (24 - 8 * i));
+	poll_at(70 * SECOND); /* into the next one; the flood has been given up meanwhile */
+	fake_clear(dp);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004, .options = ack_options,
+		.options_len = sizeof(ack_options), .payload = "hello");
+	s = installed(0);
+	assert_int_equal(s->iss, iss);
+	assert_int_equal(s->irs, IRS);
+	assert_int_equal(s->snd_wnd, WND << 7);
+	assert_int_equal(s->snd_wscale, 7);
+	assert_int_equal(s->rcv_wscale, 2);
+	assert_int_equal(s->peer_mss, 1460);
+	assert_int_equal(s->ts_recent, 101);
+	assert_int_equal(s->srtt_us, 0);
+	assert_true(s->timestamps && s->sack);
+	opened(FLEXTOE_NTF_ACCEPT);
+	assert_int_equal(fake_take(dp)->type, CTL_INJECT);
+	assert_int_equal(control_counters(ctl)[CNT_syn_cookies_good], 1);
+	nothing();
+}
+
+static void a_cookie_without_timestamps_promises_little(void **state)
+{
+	const struct conn_setup *s;
+	uint32_t sent[4];
+
+	(void)state;
+	fill_backlog(sent);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004,
+		.options = (const uint8_t[]){2, 4, 2, 24, 3, 3, 7, 1, 4, 2, 1, 1},
+		.options_len = 12); /* MSS 536, window scale, SACK */
+	out_synack();
+	assert_false(seen.options.has_wscale || seen.options.sack_permitted || seen.options.has_timestamps);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004,
+		.options = (const uint8_t[]){3, 3, 7, 1, 4, 2, 1, 1}, .options_len = 8); /* not here */
+	s = installed(0);
+	assert_int_equal(s->peer_mss, 536);
+	assert_int_equal(s->snd_wnd, WND);
+	assert_int_equal(s->snd_wscale + s->rcv_wscale + s->timestamps + s->sack, 0);
+}
+
+static void what_is_no_cookie(void **state)
+{
+	uint32_t sent[4], hits = 0, resets = 0;
+
+	(void)state;
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = 1, .src_port = 6004); /* none was given out */
+	out(RST, 1, 0);
+	fill_backlog(sent);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
+	out_synack();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6005); /* another peer's */
+	out(RST, iss + 1u, 0);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u + 0x40000u, .src_port = 6004);
+	out(RST, iss + 1u + 0x40000u, 0);
+	in(.ctl = ACK | SYN, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004);
+	out(RST, iss + 1u, 0);
+	/* the second segment before the first: not accepted, and not reset either */
+	in(.ctl = ACK, .seq = IRS + 6u, .ack = iss + 1u, .src_port = 6004, .payload = "more");
+	nothing();
+	in(.ctl = RST, .seq = IRS + 1u, .src_port = 6004);
+	nothing();
+	/* of a connection that is over, further on in its streams: reset, whatever the numbers have in common
+	 */
+	for (uint32_t n = 1; n < 3000; n++) {
+		in(.ctl = ACK, .seq = IRS + 6u, .ack = iss + 1u + (n < 1000 ? n : n * 8192u),
+			.src_port = 6004);
+		resets += fake_pending(dp);
+		fake_clear(dp);
 	}
-	poll_at(SECOND + 2000); /* they did not answer */
+	assert_in_range(resets, 2995, 2999);   /* one in 2^14 looks like the one before */
+	for (uint32_t i = 0; i < 20000; i++) { /* guesses: one in 2^28 */
+		in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u + i * 2654435761u + 1u, .src_port = 6004);
+		fake_clear(dp);
+		hits += ctl->conns_open;
+	}
+	assert_int_equal(hits, 0);
+	poll_at(135 * SECOND); /* two periods later: too old */
+	fake_clear(dp);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004);
+	out(RST, iss + 1u, 0);
+}
+
+/* A live client was reset by the eviction that was here before cookies; and a SYN that comes again finds a
+ * place, so that its sender, which believes the cookie, meets a handshake with another number. */
+static void cookie_and_handshake_of_one_peer(void **state)
+{
+	uint32_t sent[4], cookie;
+
+	(void)state;
+	fill_backlog(sent);
+	poll_at(SECOND + 2000); /* their ACKs are late */
 	fake_clear(dp);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
 	out_synack();
-	assert_int_equal(ctl->handshakes_used, 4);
-	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004);
+	cookie = iss;
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = sent[0] + 1u, .src_port = 6000); /* late, but in */
 	installed(0);
+	fake_clear(dp);
+	fake_event(dp, conn, CONN_EVENT_ACCEPTED);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
+	out_synack();
+	assert_int_not_equal(iss, cookie);
+	in(.ctl = ACK, .seq = IRS + 9u, .ack = cookie + 1u, .src_port = 6004, .payload = "later");
+	nothing();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = cookie + 1u, .src_port = 6004);
+	assert_int_equal(installed(0)->iss, cookie);
+	assert_int_equal(ctl->handshakes_used, 3);
+}
+
+static void a_cookie_does_not_overfill_the_queue(void **state)
+{
+	uint32_t sent[4];
+
+	(void)state;
+	fill_backlog(sent);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
+	out_synack();
+	for (uint16_t i = 0; i < 4; i++)
+		in(.ctl = ACK, .seq = IRS + 1u, .ack = sent[i] + 1u, .src_port = (uint16_t)(6000 + i));
+	fake_clear(dp);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004, .payload = "once");
+	nothing();
+	assert_int_equal(ctl->handshakes_used, 0);
+	fake_event(dp, 0, CONN_EVENT_ACCEPTED);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004, .payload = "once");
+	assert_int_equal(installed(0)->iss, iss);
 }
 
 static void end_of_life_frees_index_and_buffers(void **state)
@@ -709,8 +849,12 @@ int main(void)
 		CASE(closed_port),
 		CASE(senseless_segments_to_a_listener),
 		CASE(hostile_options),
-		CASE(backlog),
-		CASE(syn_flood_makes_the_oldest_go),
+		CASE(a_full_queue_drops_syns),
+		CASE(a_cookie_when_handshakes_fill_the_backlog),
+		CASE(a_cookie_without_timestamps_promises_little),
+		CASE(what_is_no_cookie),
+		CASE(cookie_and_handshake_of_one_peer),
+		CASE(a_cookie_does_not_overfill_the_queue),
 		CASE(end_of_life_frees_index_and_buffers),
 		CASE(time_wait_answers),
 		CASE(time_wait_reuse_by_sequence),
