@@ -13,7 +13,7 @@ MESON_FLAGS = --prefix=$(PREFIX) \
 	$(if $(DPDK),-Ddpdk=enabled)
 comma := ,
 
-.PHONY: all build test fuzz lint demo bench docs install clean help
+.PHONY: all build test fuzz soak lint demo bench docs install clean help
 .DEFAULT_GOAL := build
 
 all: build
@@ -34,6 +34,12 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/setup build fuzz
 	@scripts/fuzz $(FUZZ_SECONDS)
+
+# Whole engines over a bad wire in virtual time, as many different runs: make soak SEEDS=10000 SEED=4001
+SEEDS ?= 1000
+SEED ?= 1
+soak: build
+	@SEEDS=$(SEEDS) SEED=$(SEED) SOAK_PROGRESS=1 $(BUILD)/tests/segment/soak_test
 
 lint: build
 	@scripts/setup lint
@@ -57,4 +63,4 @@ clean:
 	@rm -rf build build-*
 
 help:
-	@echo "make build | test | fuzz | lint | demo | bench | docs | install | clean    (SANITIZE=1, DPDK=1, BUILD=dir)"
+	@echo "make build | test | fuzz | soak | lint | demo | bench | docs | install | clean    (SANITIZE=1, DPDK=1, BUILD=dir)"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The soak's world: two engines in one process under one virtual clock, joined by a bad wire. soak_world.c
- * makes and polls it, soak_leaks_*.c look into data path and control plane when all is over, soak_test.c
- * has the applications and says what must hold.
+ * makes and polls it, soak_wire.c is the wire, soak_leaks_*.c look into data path and control plane when all
+ * is over, soak_test.c has the applications and says what must hold.
  */
 #ifndef TESTS_SEGMENT_SOAK_H
 #define TESTS_SEGMENT_SOAK_H
@@ -20,10 +20,12 @@ struct soak_plan {
 	uint32_t mtu, tso_bytes, slots;
 	uint8_t rx_shift[HOSTS], tx_shift[HOSTS];
 	uint32_t drop_ppm, duplicate_ppm, reorder_ppm, corrupt_ppm, reorder_depth;
+	uint32_t lose_ppm[HOSTS], burst_ppm, burst_len; /* what host i hears */
+	uint32_t late_ms;				/* how late a copy may come; 0: none do */
 	uint32_t ephemeral_ports, time_wait_ms, ooo_max, backlog;
 	uint64_t region_size;
 	uint32_t conns_total, conns_live;
-	bool app_dies, goes_deaf, chatty, freezes;
+	bool app_dies, goes_deaf, chatty, freezes, outages;
 };
 
 struct host {
@@ -57,6 +59,8 @@ static inline uint32_t random_below(uint64_t *state, uint32_t n)
 
 /* 0, or a negative errno and a line on stderr. pcap NULL: no captures. */
 int world_open(struct world *w, const char *pcap);
+/* The device of what this host hears; peer: the other's Ethernet address. Closes the one under it. */
+struct device *wire_open(const struct world *w, unsigned host, struct device *under, const uint8_t peer[6]);
 /* Counts what is still lost: buffers of the link that did not come home. */
 unsigned world_close(struct world *w);
 int host_app_open(struct world *w, struct host *h);

@@ -10,7 +10,8 @@
  *   - when all is over nothing is left: connections, handshakes, TIME-WAIT, ports, buffers, frames.
  *
  * Environment: SEEDS=n how many, SEED=n begin with (alone: only that one), SOAK_PCAP=prefix captures,
- * SOAK_TRACE=1 what the applications see. A failure prints its seed; the run repeats exactly.
+ * SOAK_TRACE=1 what the applications see, SOAK_PROGRESS=1 a line a hundred seeds. A failure prints its seed;
+ * the run repeats exactly.
  */
 #include "tests/segment/soak.h"
 
@@ -48,6 +49,7 @@ struct end {
 	uint32_t write_max, read_max;
 	uint64_t begin_us, next_us, pause_until_us, progress_us, ended_us, shut_us, linger_until_us;
 	uint32_t una;
+	unsigned pauses;
 };
 
 static struct world world;
@@ -252,7 +254,7 @@ static void end_read(struct end *e)
 	if (e->received > e->peer->sent)
 		FAIL("end %u received more than was sent", e->id);
 	flextoe_rx_done(e->conn, n);
-	if (below(1000) < 4)
+	if (below(1000) < 4 && e->pauses++ < 100)
 		e->pause_until_us = world.now_us + (chance(85) ? below(300000) : below(15 * SECOND));
 }
 
@@ -583,6 +585,16 @@ static void plan_make(struct soak_plan *p, uint64_t seed)
 	p->goes_deaf = random_below(&r, 3) == 0;
 	p->freezes = random_below(&r, 3) == 0;
 	p->chatty = random_below(&r, 6) == 0; /* fills notification rings when somebody does not look */
+	if (random_below(&r, 4) == 0)	      /* one way is bad, the other is not */
+		p->lose_ppm[random_below(&r, 2)] = random_below(&r, 60000);
+	if (random_below(&r, 4) == 0) {
+		p->burst_ppm = random_below(&r, 3000);
+		p->burst_len = 2 + random_below(&r, 40);
+	}
+	p->outages = random_below(&r, 5) == 0;
+	/* TIME-WAIT is twice the longest life of a segment, and must be for it to help (RFC 9293 3.4.2) */
+	if (random_below(&r, 4) == 0)
+		p->late_ms = p->time_wait_ms / 2u < 10000 ? p->time_wait_ms / 2u : 10000;
 	if (p->chatty) {
 		p->goes_deaf = true;
 		p->rx_shift[0] = p->rx_shift[1] = 17;
@@ -721,6 +733,10 @@ int main(void)
 			printf("seed %" PRIu64 ": %.1f virtual s, %s\n", seed,
 				(double)(world.now_us - world.plan.start_us) / 1e6,
 				failure[0] ? failure : "ok");
+		if (getenv("SOAK_PROGRESS") && (seed + 1u - first) % 100u == 0)
+			printf("%" PRIu64 " of %" PRIu64 " seeds, next SEED=%" PRIu64
+			       ": %llu connections, %llu MiB, %u failed\n",
+				seed + 1u - first, count, seed + 1u, total_conns, total_bytes >> 20, bad);
 		if (failure[0] && ++bad >= 5)
 			break;
 	}

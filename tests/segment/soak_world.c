@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Two engines, each with control plane, native library and one application, over a memory link with a fault
- * device at either end; see soak.h. Nothing here has a clock of its own, and every random choice comes from
- * the seed, so a run repeats exactly.
- *
- * Between engine and faults sits what a real wire has: a frame check. It drops frames whose Ethernet header
- * or ARP packet was corrupted, which no checksum above would notice.
+ * device and a bad wire (soak_wire.c) at either end; see soak.h. Nothing here has a clock of its own, and
+ * every random choice comes from the seed, so a run repeats exactly.
  */
 #include "tests/segment/soak.h"
 
@@ -22,103 +19,6 @@ uint64_t random64(uint64_t *state)
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
 	return z ^ z >> 31;
-}
-
-/* ---- the frame check ---- */
-
-struct fcs {
-	struct device dev;
-	struct device *under;
-	uint8_t peer[6];
-};
-
-static bool fcs_good(const struct fcs *fcs, const struct frame *f)
-{
-	static const uint8_t broadcast[6] = {255, 255, 255, 255, 255, 255};
-	const struct eth_hdr *eth = (const void *)f->data;
-	const struct arp_hdr *arp = (const void *)(eth + 1);
-
-	if (f->len < sizeof(*eth) || memcmp(eth->src, fcs->peer, 6) != 0 ||
-		(memcmp(eth->dst, fcs->dev.mac, 6) != 0 && memcmp(eth->dst, broadcast, 6) != 0))
-		return false;
-	if (eth->type == to_be16(ETHTYPE_IPV4_))
-		return true;
-	return eth->type == to_be16(ETHTYPE_ARP_) && f->len >= sizeof(*eth) + sizeof(*arp) &&
-	       memcmp(arp->sha, fcs->peer, 6) == 0 &&
-	       (arp->spa == inet_addr("10.0.0.1") || arp->spa == inet_addr("10.0.0.2"));
-}
-
-static unsigned fcs_rx_burst(struct device *dev, struct frame *frames, unsigned n)
-{
-	struct fcs *fcs = container_of(dev, struct fcs, dev);
-	unsigned got = fcs->under->ops->rx_burst(fcs->under, frames, n), kept = 0;
-
-	for (unsigned i = 0; i < got; i++)
-		if (fcs_good(fcs, &frames[i]))
-			frames[kept++] = frames[i];
-		else
-			fcs->under->ops->rx_release(fcs->under, &frames[i], 1);
-	return kept;
-}
-static void fcs_rx_release(struct device *dev, struct frame *frames, unsigned n)
-{
-	struct device *under = container_of(dev, struct fcs, dev)->under;
-
-	under->ops->rx_release(under, frames, n);
-}
-static unsigned fcs_tx_alloc(struct device *dev, struct frame *frames, unsigned n)
-{
-	struct device *under = container_of(dev, struct fcs, dev)->under;
-
-	return under->ops->tx_alloc(under, frames, n);
-}
-static unsigned fcs_tx_burst(struct device *dev, struct frame *frames, unsigned n)
-{
-	struct device *under = container_of(dev, struct fcs, dev)->under;
-
-	return under->ops->tx_burst(under, frames, n);
-}
-static void fcs_tx_free(struct device *dev, struct frame *frames, unsigned n)
-{
-	struct device *under = container_of(dev, struct fcs, dev)->under;
-
-	under->ops->tx_free(under, frames, n);
-}
-static void fcs_tx_flush(struct device *dev)
-{
-	struct device *under = container_of(dev, struct fcs, dev)->under;
-
-	under->ops->tx_flush(under);
-}
-static void fcs_close(struct device *dev)
-{
-	struct fcs *fcs = container_of(dev, struct fcs, dev);
-
-	fcs->under->ops->close(fcs->under);
-	free(fcs);
-}
-static const struct device_ops fcs_ops = {
-	.name = "fcs",
-	.rx_burst = fcs_rx_burst,
-	.rx_release = fcs_rx_release,
-	.tx_alloc = fcs_tx_alloc,
-	.tx_burst = fcs_tx_burst,
-	.tx_free = fcs_tx_free,
-	.tx_flush = fcs_tx_flush,
-	.close = fcs_close,
-};
-
-static struct device *fcs_open(struct device *under, const uint8_t peer[6])
-{
-	struct fcs *fcs = calloc(1, sizeof(*fcs));
-
-	if (!fcs)
-		abort();
-	fcs->dev = *under;
-	fcs->dev.ops = &fcs_ops;
-	fcs->under = under;
-	memcpy(fcs->peer, peer, 6);
-	return &fcs->dev;
 }
 
 /* ---- hosts ---- */
@@ -253,7 +153,7 @@ int world_open(struct world *w, const char *pcap)
 		if (r < 0)
 			break;
 		w->host[i].number = i;
-		r = host_open(w, &w->host[i], fcs_open(dev, i ? lc.mac_a : lc.mac_b));
+		r = host_open(w, &w->host[i], wire_open(w, i, dev, i ? lc.mac_a : lc.mac_b));
 	}
 	if (r < 0)
 		fprintf(stderr, "soak: the world cannot be made: %s (%s)\n", strerror(-r), err.text);
