@@ -36,7 +36,7 @@
 extern "C" {
 #endif
 
-#define FLEXTOE_ABI_VERSION 1u
+#define FLEXTOE_ABI_VERSION 2u
 
 #define FLEXTOE_HC_SLOTS  1024u /* slots of a host-control ring; power of two */
 #define FLEXTOE_NTF_SLOTS 4096u /* slots of a notification ring; power of two */
@@ -67,6 +67,8 @@ enum flextoe_hc_type {
 	FLEXTOE_HC_CONNECT =
 		4, /* open a connection, from a bound endpoint or with a port of the engine's choice */
 	FLEXTOE_HC_UNBIND = 5, /* give an endpoint up; connections still queued on a listener are reset */
+	FLEXTOE_HC_OPTIONS =
+		6, /* a socket's options as they are now (struct flextoe_hc_options); no answer */
 };
 
 /* Flags of an update. */
@@ -80,9 +82,14 @@ enum flextoe_hc_type {
 	0x0008u /* from now on notify on this context; the full state is sent there at once */
 #define FLEXTOE_HC_ACCEPTED                                                                                  \
 	0x0010u /* accept() returned this connection: one place less in use in the backlog */
-#define FLEXTOE_HC_NAGLE     0x0020u /* Nagle on (RFC 9293 3.7.4); with neither flag: as it was */
-#define FLEXTOE_HC_NODELAY   0x0040u /* Nagle off */
-#define FLEXTOE_HC_FLAGS_ALL 0x007fu
+#define FLEXTOE_HC_NAGLE   0x0020u /* Nagle on (RFC 9293 3.7.4); with neither flag: as it was */
+#define FLEXTOE_HC_NODELAY 0x0040u /* Nagle off */
+#define FLEXTOE_HC_MORE                                                                                      \
+	0x0080u /* more bytes will follow: hold back a last segment that is not full, for 200 ms at most */
+#define FLEXTOE_HC_PUSH	     0x0100u /* no more: send what was held back */
+#define FLEXTOE_HC_QUICKACK  0x0200u /* ACK at once what is owed and the next segments */
+#define FLEXTOE_HC_SLOWACK   0x0400u /* delay ACKs again */
+#define FLEXTOE_HC_FLAGS_ALL 0x07ffu
 
 struct flextoe_hc_update {
 	uint32_t conn;
@@ -115,13 +122,50 @@ struct flextoe_hc_endpoint {
 	uint8_t mark;
 };
 
+/* Congestion control, by number at the boundary. */
+enum flextoe_congestion {
+	FLEXTOE_CONGESTION_DEFAULT = 0, /* the engine's setting */
+	FLEXTOE_CONGESTION_RENO = 1,
+	FLEXTOE_CONGESTION_CUBIC = 2,
+	FLEXTOE_CONGESTION_DCTCP = 3,
+	FLEXTOE_CONGESTIONS = 4, /* their number */
+};
+
 #define FLEXTOE_BIND_REUSEADDR 0x0001u
 #define FLEXTOE_BIND_REUSEPORT 0x0002u
+
+/* What the options are for; connections that a listener accepts begin with the listener's. */
+enum flextoe_options_for {
+	FLEXTOE_OPTIONS_CONN = 1,     /* the connection `target` (its handle) */
+	FLEXTOE_OPTIONS_ENDPOINT = 2, /* the endpoint `target`, and what it will accept */
+	FLEXTOE_OPTIONS_CONNECT = 3,  /* the next CONNECT over this context */
+};
+
+/* Options that belong to the engine, all of them each time. One out of range: none is taken, and counted. */
+struct flextoe_hc_options {
+	uint32_t target;
+	uint32_t user_timeout_ms; /* RFC 5482; 0: none */
+	uint16_t keep_idle_s;	  /* keepalive: 1 to 32767; 0: off */
+	uint16_t keep_interval_s; /* 1 to 32767 */
+	int16_t linger2_s;	  /* FIN-WAIT-2 of a closed connection: 1 to 120; 0: 60; -1: no wait */
+	uint16_t maxseg;	  /* bytes of a segment in both directions: 88 to 32767; 0: as the MTU */
+	uint16_t defer_accept_s;  /* endpoint: how long accept() waits for a first byte; 0: not at all */
+	uint8_t keep_count;	  /* 1 to 127 probes without answer end the connection */
+	uint8_t syn_retries;	  /* CONNECT: 1 to 127; 0: the engine's default */
+	uint8_t tos;		  /* DSCP; the ECN bits are the engine's */
+	uint8_t ttl;		  /* 0: 64 */
+	uint8_t congestion;	  /* enum flextoe_congestion */
+	uint8_t applies_to;	  /* enum flextoe_options_for */
+	uint8_t reserved[6];
+	uint8_t type;
+	uint8_t mark;
+};
 
 struct flextoe_hc {
 	union {
 		struct flextoe_hc_update update;
 		struct flextoe_hc_endpoint endpoint;
+		struct flextoe_hc_options options;
 		struct {
 			uint8_t body[30];
 			uint8_t type;
@@ -327,6 +371,7 @@ struct flextoe_msg_status {
 #else
 _Static_assert(sizeof(struct flextoe_hc_update) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_hc_endpoint) == 32, "host-control descriptors are 32 bytes");
+_Static_assert(sizeof(struct flextoe_hc_options) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_hc) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_ntf_update) == 32, "notifications are 32 bytes");
 _Static_assert(sizeof(struct flextoe_ntf_result) == 32, "notifications are 32 bytes");

@@ -208,6 +208,7 @@ int app_context_add(struct control *ctl, struct app *app, uint32_t *number)
 		return -errno;
 	context->app = app->number;
 	context->number = (uint16_t)n;
+	context->connect_options = (struct socket_options){0};
 	context->used = true;
 	record.context = (uint16_t)index;
 	record.area = context->area;

@@ -179,6 +179,7 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 	c->rx_shift = hs->rx_shift;
 	c->tx_shift = hs->tx_shift;
 	c->flow.key = hs->flow.key;
+	c->options = hs->options;
 	handle = index | c->generation << FLEXTOE_CONN_INDEX_BITS;
 	if (handle == FLEXTOE_CONN_NONE)
 		handle = index | ++c->generation << FLEXTOE_CONN_INDEX_BITS;
@@ -188,7 +189,8 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		.local_port = hs->flow.key.local_port,
 		.remote_port = hs->flow.key.remote_port,
 		.port = hs->port,
-		.ttl = 64,
+		.tos = hs->options.tos,
+		.ttl = hs->options.ttl,
 		.app = app->number,
 		.context = ep ? ep->context : hs->context,
 		.handle = handle,
@@ -196,7 +198,8 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		.irs = hs->irs,
 		.snd_wnd = snd_wnd,
 		.rcv_adv_wnd = min_u32(65535u, 1u << hs->rx_shift),
-		.peer_mss = hs->peer_mss,
+		.peer_mss = hs->options.maxseg && hs->options.maxseg < hs->peer_mss ? hs->options.maxseg
+										    : hs->peer_mss,
 		.snd_wscale = hs->snd_wscale,
 		.rcv_wscale = hs->rcv_wscale,
 		.timestamps = hs->peer_timestamps,
@@ -219,6 +222,7 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 	flows_add(ctl, FLOW_REF(FLOW_CONN, index));
 	c->flags |= CTLCONN_IN_FLOWS;
 	app_list_add(ctl, app, index);
+	liveness_begin(ctl, index);
 	if (active) {
 		c->flags |= CTLCONN_ACTIVE;
 		COUNT(ctl, active_opens);
@@ -227,6 +231,17 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		COUNT(ctl, passive_opens);
 	}
 	return 0;
+}
+
+struct control_conn *conn_named(struct control *ctl, uint32_t handle, uint16_t app)
+{
+	uint32_t index = flextoe_conn_index(handle);
+	struct control_conn *c = &ctl->conns[index];
+
+	if (index >= ctl->conns_high || !(c->flags & CTLCONN_USED) || c->app != app ||
+		datapath_conn(ctl->dp, index)->id.handle != handle)
+		return NULL;
+	return c;
 }
 
 void conn_reset(struct control *ctl, uint32_t index, int error)

@@ -163,6 +163,14 @@ static uint8_t window_shift(unsigned rx_shift)
 	return shift;
 }
 
+/* What we ask the peer to keep to: the link's MTU (RFC 6691), or less if the application wants. */
+static uint16_t receive_mss(const struct control *ctl, const struct handshake *hs)
+{
+	uint32_t mss = min_u32(datapath_port(ctl->dp, hs->port)->mtu - 40u, 65495u);
+
+	return (uint16_t)(hs->options.maxseg ? min_u32(mss, hs->options.maxseg) : mss);
+}
+
 /* SYN in SYN-SENT, SYN-ACK in SYN-RECEIVED; there it offers only what the peer offered. */
 static void syn_send(struct control *ctl, const struct handshake *hs, uint32_t tsval)
 {
@@ -175,7 +183,9 @@ static void syn_send(struct control *ctl, const struct handshake *hs, uint32_t t
 		.ctl = first ? TCP_SYN_ : TCP_SYN_ | TCP_ACK_,
 		.ack = hs->irs + 1u,
 		.wnd = (uint16_t)receive_window(hs),
-		.mss = (uint16_t)min_u32(datapath_port(ctl->dp, hs->port)->mtu - 40u, 65495u),
+		.tos = hs->options.tos,
+		.ttl = hs->options.ttl,
+		.mss = receive_mss(ctl, hs),
 		.timestamps = first || hs->peer_timestamps,
 		.tsval = tsval,
 		.tsecr = first ? 0 : hs->ts_recent,
@@ -195,9 +205,12 @@ static void handshake_send_syn(struct control *ctl, const struct handshake *hs)
 static void handshake_arm(struct control *ctl, uint32_t index)
 {
 	struct handshake *hs = &ctl->handshakes[index];
+	uint64_t due = ctl->now_us + ((uint64_t)RTO_FIRST_US << (hs->retries < 6 ? hs->retries : 6));
+	uint64_t end = hs->started_us + hs->options.user_timeout_ms * 1000ull;
 
-	timer_set(ctl, &hs->timer, TIMER_HANDSHAKE, index,
-		ctl->now_us + ((uint64_t)RTO_FIRST_US << hs->retries));
+	if (hs->active && hs->options.user_timeout_ms && end < due)
+		due = end > ctl->now_us ? end : ctl->now_us;
+	timer_set(ctl, &hs->timer, TIMER_HANDSHAKE, index, due);
 }
 
 /* <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>: for what is not acceptable in SYN-RECEIVED; rate-limited (RFC 5961
@@ -211,6 +224,8 @@ static void handshake_send_ack(struct control *ctl, struct handshake *hs)
 		.seq = hs->iss + 1u,
 		.ack = hs->irs + 1u,
 		.ctl = TCP_ACK_,
+		.tos = hs->options.tos,
+		.ttl = hs->options.ttl,
 		.wnd = (uint16_t)(receive_window(hs) >> (hs->peer_wscale ? hs->rcv_wscale : 0)),
 		.timestamps = hs->peer_timestamps,
 		.tsval = timestamp_now(ctl),
@@ -398,6 +413,7 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 	hs->port = (uint8_t)seg->port;
 	hs->rx_shift = ep->rx_shift;
 	hs->tx_shift = ep->tx_shift;
+	hs->options = ep->options;
 	handshake_take_syn(hs, seg);
 	hs->rcv_wscale = hs->peer_wscale ? window_shift(hs->rx_shift) : 0;
 	hs->iss = segment_iss(ctl, &seg->key);
@@ -533,8 +549,8 @@ void handshake_segment(struct control *ctl, uint32_t index, const struct segment
 
 /* The tuple is free. 0, or a negative errno and nothing has happened. */
 int handshake_connect(struct control *ctl, const struct flow_key *key, const struct route_result *route,
-	uint16_t app, uint16_t context, const struct flextoe_hc_endpoint *hc, uint32_t iss_above,
-	bool iss_bounded)
+	uint16_t app, uint16_t context, const struct flextoe_hc_endpoint *hc,
+	const struct socket_options *options, uint32_t iss_above, bool iss_bounded)
 {
 	uint32_t index;
 	struct handshake *hs;
@@ -552,6 +568,7 @@ int handshake_connect(struct control *ctl, const struct flow_key *key, const str
 	hs->port = (uint8_t)route->port;
 	hs->rx_shift = hc->rx_shift;
 	hs->tx_shift = hc->tx_shift;
+	hs->options = *options;
 	hs->rcv_wscale = window_shift(hs->rx_shift);
 	hs->iss = segment_iss(ctl, key);
 	if (iss_bounded && seq_leq(hs->iss, iss_above + 65535u))
@@ -595,11 +612,26 @@ void handshake_neighbour(struct control *ctl, uint32_t index, const uint8_t *mac
 	handshake_arm(ctl, index);
 }
 
+static uint32_t retries_max(const struct handshake *hs)
+{
+	if (!hs->active)
+		return SYNACK_RETRIES;
+	return hs->options.syn_retries ? hs->options.syn_retries : SYN_RETRIES;
+}
+
+/* RFC 5482 3: the user timeout bounds the attempt as well. */
+static bool connect_is_late(const struct control *ctl, const struct handshake *hs)
+{
+	uint32_t ms = hs->options.user_timeout_ms;
+
+	return hs->active && ms && ctl->now_us - hs->started_us >= ms * 1000ull;
+}
+
 void handshake_timer(struct control *ctl, uint32_t index)
 {
 	struct handshake *hs = &ctl->handshakes[index];
 
-	if (hs->retries >= (hs->active ? SYN_RETRIES : SYNACK_RETRIES)) {
+	if (hs->retries >= retries_max(hs) || connect_is_late(ctl, hs)) {
 		COUNT(ctl, handshake_timeouts);
 		handshake_fail(ctl, index, ETIMEDOUT);
 		return;

@@ -62,8 +62,7 @@ static uint32_t endpoint_name(const struct control *ctl, uint32_t index)
 	return ctl->endpoints[index].generation << ENDPOINT_INDEX_BITS | (index + 1u);
 }
 
-/* The application's endpoint of this name, or NULL. */
-static struct endpoint *endpoint_named(struct control *ctl, uint32_t name, uint16_t app)
+struct endpoint *endpoint_named(struct control *ctl, uint32_t name, uint16_t app)
 {
 	uint32_t index = (name & ((1u << ENDPOINT_INDEX_BITS) - 1u)) - 1u;
 	struct endpoint *ep;
@@ -277,8 +276,8 @@ static int connect_port(struct control *ctl, struct flow_key *key, uint32_t *tim
 	return -EADDRNOTAVAIL;
 }
 
-static int endpoint_connect(
-	struct control *ctl, struct app *app, uint16_t context, const struct flextoe_hc_endpoint *hc)
+static int endpoint_connect(struct control *ctl, struct app *app, uint16_t context,
+	const struct flextoe_hc_endpoint *hc, const struct socket_options *options)
 {
 	struct flextoe_hc_endpoint request = *hc;
 	struct endpoint *ep = NULL;
@@ -322,7 +321,8 @@ static int endpoint_connect(
 	}
 	request.rx_shift = buffer_shift(hc->rx_shift, ctl->config.rx_shift);
 	request.tx_shift = buffer_shift(hc->tx_shift, ctl->config.tx_shift);
-	return handshake_connect(ctl, &key, &route, app->number, context, &request, iss_above, bounded);
+	return handshake_connect(
+		ctl, &key, &route, app->number, context, &request, options, iss_above, bounded);
 }
 
 /* What a segment's addresses find: a specific address before any; among equals with REUSEPORT by hash. */
@@ -428,6 +428,7 @@ void endpoint_request(struct control *ctl, const struct exc_hc *exc)
 	uint32_t name = hc->endpoint;
 	be32 addr = hc->local_addr;
 	be16 port = hc->local_port;
+	struct socket_options options;
 	struct endpoint *ep;
 	struct app *app;
 	int r;
@@ -438,6 +439,10 @@ void endpoint_request(struct control *ctl, const struct exc_hc *exc)
 	app = &ctl->apps[exc->app];
 	if (app->state != APP_ALIVE)
 		return;
+	if (hc->type == FLEXTOE_HC_OPTIONS) {
+		options_request(ctl, exc);
+		return;
+	}
 	switch (hc->type) {
 	case FLEXTOE_HC_BIND:
 		name = 0;
@@ -447,7 +452,9 @@ void endpoint_request(struct control *ctl, const struct exc_hc *exc)
 		r = endpoint_listen(ctl, app, exc->context, hc);
 		break;
 	case FLEXTOE_HC_CONNECT:
-		r = endpoint_connect(ctl, app, exc->context, hc);
+		options = ctl->contexts[exc->context].connect_options;
+		ctl->contexts[exc->context].connect_options = (struct socket_options){0};
+		r = endpoint_connect(ctl, app, exc->context, hc, &options);
 		if (r == 0)
 			return; /* answered when it has succeeded or failed */
 		COUNT(ctl, active_open_failures);

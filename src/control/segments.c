@@ -160,7 +160,8 @@ int segment_send(struct control *ctl, const struct segment_out *out)
 	ip->version_ihl = 0x45;
 	ip->total_len = to_be16((uint16_t)(sizeof(*ip) + tcp_len));
 	ip->frag = to_be16(IPV4_DF_);
-	ip->ttl = 64;
+	ip->tos = out->tos;
+	ip->ttl = out->ttl ? out->ttl : CONN_TTL;
 	ip->protocol = IPPROTO_TCP_;
 	ip->src = out->key.local_addr;
 	ip->dst = out->key.remote_addr;

@@ -95,12 +95,29 @@ struct segment_out {
 	uint32_t seq, ack;
 	uint16_t wnd; /* as it goes on the wire */
 	uint8_t ctl;
+	uint8_t tos, ttl; /* ttl 0: CONN_TTL */
 	bool timestamps;
 	uint32_t tsval, tsecr;
 	/* with SYN only */
 	uint16_t mss;
 	bool has_wscale, sack_permitted;
 	uint8_t wscale;
+};
+
+/* ---- socket options (options.c) ---- */
+
+/* As in struct flextoe_hc_options, checked. All 0: what a socket begins with. */
+struct socket_options {
+	uint32_t user_timeout_ms;
+	uint16_t keep_idle_s; /* 0: no keepalive */
+	uint16_t keep_interval_s;
+	int16_t linger2_s;
+	uint16_t maxseg;
+	uint16_t defer_accept_s;
+	uint8_t keep_count;
+	uint8_t syn_retries;
+	uint8_t tos, ttl;
+	uint8_t congestion;
 };
 
 /* ---- handshakes ---- */
@@ -131,6 +148,7 @@ struct handshake {
 	bool peer_timestamps, peer_sack, peer_wscale; /* offered by the peer's SYN (and by ours) */
 	uint8_t snd_wscale, rcv_wscale;
 	uint8_t rx_shift, tx_shift;
+	struct socket_options options;
 };
 
 /* ---- endpoints and listeners ---- */
@@ -156,6 +174,7 @@ struct endpoint {
 	uint16_t flags; /* FLEXTOE_BIND_* */
 	uint8_t state;
 	uint8_t rx_shift, tx_shift;
+	struct socket_options options; /* connections begin with them */
 };
 
 /* ---- connections in the data path ---- */
@@ -184,6 +203,14 @@ struct control_conn {
 	uint16_t app;
 	uint16_t flags;
 	uint8_t rx_shift, tx_shift;
+	uint8_t soft_error; /* errno value of an ICMP error since the last progress, 0: none */
+	struct socket_options options;
+	uint32_t una_seen;   /* snd_una when it was last looked at */
+	uint32_t heard_mark; /* changes when something comes from the peer: see liveness.c */
+	uint64_t una_us;     /* since when it stands there with something to wait for */
+	uint64_t heard_us;   /* when the peer was last heard of, as far as is known */
+	uint64_t keep_us;    /* with keep_sent: when the last keepalive probe was sent */
+	bool keep_sent;
 };
 
 /* ---- TIME-WAIT ---- */
@@ -295,6 +322,7 @@ struct context {
 	uint16_t number; /* the application's */
 	int wake_fd;
 	struct flextoe_context_area *area;
+	struct socket_options connect_options; /* of its next CONNECT */
 };
 
 /* A peer of the control channel: an application, or a tool that asks for a report. */
@@ -418,8 +446,8 @@ void handshakes_free(struct control *ctl);
 void handshake_listen(struct control *ctl, const struct segment *seg, const struct time_wait *old);
 void handshake_segment(struct control *ctl, uint32_t index, const struct segment *seg);
 int handshake_connect(struct control *ctl, const struct flow_key *key, const struct route_result *route,
-	uint16_t app, uint16_t context, const struct flextoe_hc_endpoint *hc, uint32_t iss_above,
-	bool iss_bounded);
+	uint16_t app, uint16_t context, const struct flextoe_hc_endpoint *hc,
+	const struct socket_options *options, uint32_t iss_above, bool iss_bounded);
 void handshake_timer(struct control *ctl, uint32_t index);
 void handshake_neighbour(
 	struct control *ctl, uint32_t index, const uint8_t *mac); /* NULL: it did not answer */
@@ -447,6 +475,8 @@ void cookie_options(uint32_t tsecr, struct tcp_options *o);
 int endpoints_init(struct control *ctl);
 void endpoints_free(struct control *ctl);
 void endpoint_request(struct control *ctl, const struct exc_hc *exc);
+/* The application's endpoint of this name, or NULL. */
+struct endpoint *endpoint_named(struct control *ctl, uint32_t name, uint16_t app);
 struct endpoint *listener_find(struct control *ctl, const struct flow_key *key);
 static inline uint32_t listener_index(const struct control *ctl, const struct endpoint *ep)
 {
@@ -459,7 +489,17 @@ void notify_result(struct control *ctl, uint16_t context, uint8_t request, uint3
 	be32 addr, be16 port, int error);
 void port_release(struct control *ctl, be16 port);
 
+/* options.c */
+void options_request(struct control *ctl, const struct exc_hc *exc);
+
+/* liveness.c */
+/* The options of a connection are known, or are others now. */
+void liveness_begin(struct control *ctl, uint32_t index);
+/* Looks whether its peer is alive, and probes. True: it was given up. *next_us: look again no later. */
+bool liveness_look(struct control *ctl, uint32_t index, const struct tcp_state *tcp, uint64_t *next_us);
+
 /* conns.c */
+struct control_conn *conn_named(struct control *ctl, uint32_t handle, uint16_t app); /* or NULL */
 int conns_init(struct control *ctl);
 void conns_free(struct control *ctl);
 /* Makes a handshake a connection: 0 or a negative errno (then the handshake is as it was). */
@@ -502,6 +542,8 @@ uint64_t timers_next_us(struct control *ctl);		 /* UINT64_MAX: never */
 void timers_watch(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMER */
 void timers_idle(struct control *ctl, uint32_t index);	 /* CONN_EVENT_TIMERS_IDLE */
 void timers_orphan(struct control *ctl, uint32_t index); /* the application has released it */
+/* Looks after a connection no later than this. */
+void timers_look(struct control *ctl, uint32_t index, uint64_t due_us);
 
 /* buffers.c */
 void app_buffers_init(struct buffers *b, int fd, uint8_t *base, uint64_t start, uint64_t end);

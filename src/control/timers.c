@@ -80,6 +80,8 @@ void timers_watch(struct control *ctl, uint32_t index)
 	c->flags &= (uint16_t)~CTLCONN_OFF_ASKED;
 	if (c->flags & CTLCONN_DEAD)
 		return;
+	c->una_seen = datapath_conn(ctl->dp, index)->tcp.snd_una; /* the user timeout counts from here */
+	c->una_us = ctl->now_us;
 	next_deadline(
 		ctl, &datapath_conn(ctl->dp, index)->tcp, &due); /* none left already: found when it is due */
 	watch_set(ctl, index, due > ctl->now_us ? due : ctl->now_us + TIMER_TICK_US);
@@ -90,20 +92,45 @@ void timers_idle(struct control *ctl, uint32_t index)
 	ctl->conns[index].flags &= (uint16_t) ~(CTLCONN_WATCHED | CTLCONN_OFF_ASKED);
 }
 
-void timers_orphan(struct control *ctl, uint32_t index)
+void timers_look(struct control *ctl, uint32_t index, uint64_t due_us)
 {
-	struct control_conn *c = &ctl->conns[index];
+	const struct timer *timer = &ctl->conns[index].timer;
 
-	if (!wheel_pending(&c->timer.entry))
-		conn_timer_set(ctl, index, ctl->now_us + ORPHAN_LOOK_US);
+	if (!wheel_pending(&timer->entry) || timer->entry.due_us > due_us)
+		conn_timer_set(ctl, index, due_us);
 }
 
-/* True when it was reset. */
-static bool orphan_look(struct control *ctl, uint32_t index, const struct tcp_state *tcp)
+/* How long an orphan may wait in FIN-WAIT-2 once it was found there: TCP_LINGER2, less what a look is late.
+ */
+static uint64_t orphan_limit_us(const struct control_conn *c)
+{
+	uint64_t seconds = (uint64_t)c->options.linger2_s * 1000000u;
+
+	if (c->options.linger2_s < 0)
+		return TIMER_TICK_US;
+	if (!c->options.linger2_s)
+		return ORPHAN_MAX_US - ORPHAN_LOOK_US;
+	return seconds - (seconds / 2u < ORPHAN_LOOK_US ? seconds / 2u : ORPHAN_LOOK_US);
+}
+
+void timers_orphan(struct control *ctl, uint32_t index)
+{
+	uint64_t limit = orphan_limit_us(&ctl->conns[index]) / 2u;
+
+	timers_look(ctl, index, ctl->now_us + (limit < ORPHAN_LOOK_US ? limit : ORPHAN_LOOK_US));
+}
+
+/* True when it was reset. *next_us: look again no later. */
+static bool orphan_look(struct control *ctl, uint32_t index, const struct tcp_state *tcp, uint64_t *next_us)
 {
 	struct control_conn *c = &ctl->conns[index];
 	bool waits = tcp->phase == TCP_PHASE_FIN_WAIT_2 || tcp->flags & TCPF_PERSIST;
+	uint64_t limit =
+		tcp->phase == TCP_PHASE_FIN_WAIT_2 ? orphan_limit_us(c) : ORPHAN_MAX_US - ORPHAN_LOOK_US;
+	uint64_t step = limit / 2u < ORPHAN_LOOK_US ? limit / 2u + TIMER_TICK_US : ORPHAN_LOOK_US;
 
+	if (ctl->now_us + step < *next_us)
+		*next_us = ctl->now_us + step;
 	if (!waits) {
 		c->orphan_since_us = 0;
 		return false;
@@ -112,7 +139,7 @@ static bool orphan_look(struct control *ctl, uint32_t index, const struct tcp_st
 		c->orphan_since_us = ctl->now_us;
 		return false;
 	}
-	if (ctl->now_us - c->orphan_since_us < ORPHAN_MAX_US - ORPHAN_LOOK_US)
+	if (ctl->now_us - c->orphan_since_us < limit)
 		return false;
 	conn_reset(ctl, index, ETIMEDOUT);
 	return true;
@@ -123,30 +150,34 @@ static void conn_timer(struct control *ctl, uint32_t index)
 	struct control_conn *c = &ctl->conns[index];
 	const struct tcp_state *tcp = &datapath_conn(ctl->dp, index)->tcp;
 	struct ctl_conn record = {.conn = index};
-	bool set = false;
-	uint64_t due;
+	uint64_t due, next = UINT64_MAX;
 
 	if (c->flags & CTLCONN_DEAD)
 		return;
-	if (c->flags & CTLCONN_RELEASED && orphan_look(ctl, index, tcp))
+	if (c->flags & CTLCONN_RELEASED && orphan_look(ctl, index, tcp, &next))
+		return;
+	if (liveness_look(ctl, index, tcp, &next))
 		return;
 	if (c->flags & CTLCONN_WATCHED && !(c->flags & CTLCONN_OFF_ASKED)) {
-		set = next_deadline(ctl, tcp, &due);
-		if (!set) {
+		if (!next_deadline(ctl, tcp, &due)) {
 			record.type = CTL_TIMERS_OFF;
 			datapath_ctl(ctl->dp, &record, sizeof(record));
 			c->flags |= CTLCONN_OFF_ASKED;
+			due = next;
 		} else if (due <= ctl->now_us) {
 			record.type = CTL_TIMEOUT;
+			record.error = c->soft_error;
 			datapath_ctl(ctl->dp, &record, sizeof(record));
 			due = ctl->now_us +
 			      TIMER_TICK_US; /* by then the data path has set the next deadline */
 		}
+		if (due > ctl->now_us + WATCH_MAX_US && !(c->flags & CTLCONN_OFF_ASKED))
+			due = ctl->now_us + WATCH_MAX_US;
+		if (due < next)
+			next = due;
 	}
-	if (set)
-		watch_set(ctl, index, due);
-	else if (c->flags & CTLCONN_RELEASED)
-		conn_timer_set(ctl, index, ctl->now_us + ORPHAN_LOOK_US);
+	if (next != UINT64_MAX)
+		conn_timer_set(ctl, index, next);
 }
 
 /* A bound that may be too early, after an entry was cancelled; the exact time costs a walk over the wheel. */

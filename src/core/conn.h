@@ -11,6 +11,7 @@
 #include "core/wire.h"
 
 #define CONN_NONE 0xffffffffu
+#define CONN_TTL  64u /* RFC 9293 3.9.2 and IANA's default */
 
 /*
  * Written by the control plane only (a new next hop by CTL_NEIGHBOUR); one cache line.
@@ -61,6 +62,7 @@ enum tcp_phase { /* RFC 9293 3.3.2; LISTEN, SYN-SENT, SYN-RECEIVED and the wait 
 #define TCPF_APP_CLOSED	  0x0800u /* the application has given the connection up: data that comes is RST */
 #define TCPF_NAGLE	  0x1000u
 #define TCPF_RTO_RECOVERY 0x2000u /* resending after a timeout until snd_una passes recover */
+#define TCPF_CORK	  0x4000u /* a last segment that is not full is held back (FLEXTOE_HC_MORE) */
 
 /* What tcp_state.due asks the transmit side to do before new data. */
 #define DUE_ACK	       0x01u /* an ACK is to leave with this batch */

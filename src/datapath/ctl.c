@@ -87,7 +87,7 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	c->id.app = s->app;
 	c->id.version_ihl = 0x45;
 	c->id.tos = s->tos;
-	c->id.ttl = s->ttl ? s->ttl : 64;
+	c->id.ttl = s->ttl ? s->ttl : CONN_TTL;
 	c->id.protocol = IPPROTO_TCP_;
 	pseudo = checksum_pseudo(s->local_addr, s->remote_addr, 0);
 	c->id.pseudo_sum = checksum_fold(pseudo);
@@ -236,6 +236,29 @@ void ctl_removed(struct datapath *dp, struct conn *c, uint32_t index)
 	ctl_event(dp, c, index, CONN_EVENT_REMOVED);
 }
 
+static void keepalive_work(struct datapath *dp, struct conn *c)
+{
+	struct port *port = &dp->ports[c->id.port];
+	struct frame *frame = wire_reserve(dp, port);
+	struct tx_plan plan;
+
+	if (!frame || !protocol_keepalive(&c->tcp, &plan))
+		return; /* a full device: the control plane asks again */
+	wire_commit(dp, port, post_headers(dp, port, c, &plan, frame));
+	count(dp, CNT_keepalive_probes);
+	count(dp, CNT_tx_acks);
+}
+
+static void options_work(struct datapath *dp, const struct ctl_options *w)
+{
+	struct conn *c = &dp->conns[w->conn];
+
+	if (!(c->host.flags & HOST_LIVE))
+		return;
+	c->id.tos = w->tos;
+	c->id.ttl = w->ttl ? w->ttl : CONN_TTL;
+}
+
 static void conn_work(struct datapath *dp, const struct ctl_conn *w)
 {
 	struct conn *c = &dp->conns[w->conn];
@@ -286,9 +309,16 @@ static void conn_work(struct datapath *dp, const struct ctl_conn *w)
 			count(dp, counter);
 		if (send)
 			scheduler_add(dp, c, w->conn);
-		if (protocol_ended(&c->tcp))
+		if (protocol_ended(&c->tcp)) {
 			c->host.flags |= HOST_NTF_FORCE;
+			if (counter == CNT_conn_timeouts &&
+				w->error) /* RFC 1122 4.2.3.9: a soft error is why */
+				c->tcp.error = (uint8_t)w->error;
+		}
 		pipeline_touch(dp, w->conn);
+		break;
+	case CTL_KEEPALIVE:
+		keepalive_work(dp, c);
 		break;
 	case CTL_TIMERS_OFF:
 		if (protocol_timer_wanted(&c->tcp)) {
@@ -408,6 +438,7 @@ unsigned ctl_poll(struct datapath *dp)
 		case CTL_RESET:
 		case CTL_TIMEOUT:
 		case CTL_TIMERS_OFF:
+		case CTL_KEEPALIVE:
 			conn_work(dp, record);
 			break;
 		case CTL_NEIGHBOUR: {
@@ -416,6 +447,9 @@ unsigned ctl_poll(struct datapath *dp)
 			memcpy(dp->conns[w->conn].id.remote_mac, w->mac, 6);
 			break;
 		}
+		case CTL_OPTIONS:
+			options_work(dp, record);
+			break;
 		case CTL_REGION:
 			region_work(dp, record);
 			break;

@@ -86,6 +86,8 @@ enum ctl_type {
 	CTL_TIMEOUT,	 /* ctl_conn: a deadline seems to have passed: look, and act if so */
 	CTL_TIMERS_OFF,	 /* ctl_conn: no deadline seemed set: CONN_EVENT_TIMERS_IDLE or CONN_EVENT_TIMER
 			    answers */
+	CTL_KEEPALIVE,	 /* ctl_conn: probe an idle peer; nothing when it is not idle any more */
+	CTL_OPTIONS,	 /* ctl_options: DSCP and TTL of what one connection sends */
 	CTL_NEIGHBOUR,	 /* ctl_neighbour: a new next hop for one connection */
 	CTL_REGION,	 /* ctl_region: a region comes (base) or goes (base NULL) */
 	CTL_CONTEXT,	 /* ctl_context: a context comes (area) or goes (area NULL) */
@@ -97,11 +99,18 @@ enum ctl_type {
 struct ctl_conn {
 	uint32_t type;
 	uint32_t conn;	/* index */
-	uint32_t error; /* CTL_RESET: errno value */
+	uint32_t error; /* CTL_RESET: errno value; CTL_TIMEOUT: what it ends with if it is given up, 0:
+			   ETIMEDOUT */
 	uint32_t flags; /* CTL_INSTALL: CTL_INSTALL_ACK */
 };
 #define CTL_INSTALL_ACK 0x1u /* send an ACK at once (third segment of an active open) */
 
+struct ctl_options {
+	uint32_t type;
+	uint32_t conn;
+	uint8_t tos, ttl;
+	uint8_t reserved[2];
+};
 struct ctl_neighbour {
 	uint32_t type;
 	uint32_t conn;
@@ -176,7 +185,7 @@ enum exc_type {
 			       length;      Ethernet padding cut off. TCP frames have had their TCP checksum and
 			       header      length checked */
 	EXC_CONN,	    /* exc_conn: events of a connection; never lost */
-	EXC_HC,		    /* exc_hc: BIND, LISTEN, CONNECT, UNBIND; never lost */
+	EXC_HC,		    /* exc_hc: BIND, LISTEN, CONNECT, UNBIND, OPTIONS; never lost */
 	EXC_CONTEXT_BROKEN, /* exc_broken: the application broke the rules; never lost */
 };
 

@@ -160,6 +160,7 @@ static unsigned context_poll(struct datapath *dp, uint32_t context)
 		case FLEXTOE_HC_LISTEN:
 		case FLEXTOE_HC_CONNECT:
 		case FLEXTOE_HC_UNBIND:
+		case FLEXTOE_HC_OPTIONS:
 			if (!forward(dp, context, &batch[done]))
 				goto full;
 			break;

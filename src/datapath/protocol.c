@@ -547,6 +547,8 @@ static void persist_arm(struct tcp_state *t, uint32_t now_us)
 		return;
 	t->flags |= TCPF_PERSIST;
 	rto_arm(t, now_us);
+	if ((t->flags & TCPF_CORK) && t->snd_wnd)
+		t->rto_deadline_us = now_us + CORK_MAX_US;
 }
 
 /*
@@ -637,7 +639,8 @@ COLD static bool tx_any(struct tcp_state *t, uint32_t max_len, uint32_t now_us, 
 
 	if (len < t->mss) { /* RFC 9293 3.8.6.2.1, and Nagle 3.7.4 */
 		bool idle = t->snd_nxt == t->snd_una;
-		bool send = last && len && (!(t->flags & TCPF_NAGLE) || idle || fin_queued);
+		bool send = last && len && !(t->flags & TCPF_CORK) &&
+			    (!(t->flags & TCPF_NAGLE) || idle || fin_queued);
 
 		send |= last && fin_queued && room >= len; /* FIN, with or without bytes */
 		send |= len && len >= t->max_snd_wnd / 2u;
@@ -720,6 +723,7 @@ int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32
 		space_freed(t);
 	if (likely(!flags))
 		return 0;
+	protocol_hints(t, flags, send);
 	if (flags & FLEXTOE_HC_ABORT) {
 		protocol_abort(t, ECONNABORTED, true);
 		t->flags |= TCPF_APP_CLOSED;
@@ -727,7 +731,7 @@ int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32
 	}
 	if (flags & (FLEXTOE_HC_FIN | FLEXTOE_HC_CLOSE)) {
 		if (!(t->flags & TCPF_FIN_QUEUED)) {
-			t->flags |= TCPF_FIN_QUEUED;
+			t->flags = (uint16_t)((t->flags & ~TCPF_CORK) | TCPF_FIN_QUEUED);
 			*send = true;
 		}
 	}
@@ -750,6 +754,11 @@ enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send)
 	if (!(t->flags & TCPF_RTO_ARMED) || seq_lt(now_us, t->rto_deadline_us))
 		return COUNTERS;
 
+	if ((t->flags & TCPF_PERSIST) && (t->flags & TCPF_CORK) && t->snd_wnd) {
+		t->flags &= (uint16_t) ~(TCPF_PERSIST | TCPF_RTO_ARMED | TCPF_CORK);
+		*send = true;
+		return COUNTERS;
+	}
 	if (t->flags & TCPF_PERSIST) {
 		/* RFC 9293 3.8.6.1: for as long as the peer answers, however long its window stays closed */
 		if (t->probes >= PROTOCOL_RETRIES_MAX) {

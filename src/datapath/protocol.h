@@ -8,6 +8,8 @@
  *                   PROTOCOL_RETRIES_MAX
  *   persist         armed while the peer's window keeps us from sending and nothing is in flight
  *                   (RFC 9293 3.8.6.1); shares the retransmission deadline, told apart by TCPF_PERSIST
+ *   cork            armed while a segment is held back and nothing is in flight; shares the persist timer's
+ *                   deadline and flag, told apart by TCPF_CORK and an open window
  *   delayed ACK     armed while an ACK is owed (RFC 9293 3.8.6.3)
  */
 #ifndef DATAPATH_PROTOCOL_H
@@ -23,8 +25,10 @@
 		 */
 #define RTO_MAX_US	     60000000u /* RFC 6298 2.5: at least 60 s */
 #define ACK_DELAY_US	     40000u    /* RFC 9293 3.8.6.3: below 500 ms; as Linux's minimum */
-#define PROTOCOL_RETRIES_MAX 15u /* RFC 9293 3.8.3 R2: at least 100 s; with these RTOs over ten minutes */
-#define QUICK_ACKS	     8u	 /* ACKs sent at once at the start of a connection and after loss */
+#define PROTOCOL_RETRIES_MAX 15u     /* RFC 9293 3.8.3 R2: at least 100 s; with these RTOs over ten minutes */
+#define QUICK_ACKS	     8u	     /* ACKs sent at once at the start of a connection and after loss */
+#define QUICK_ACKS_ASKED     16u     /* and with TCP_QUICKACK, as Linux's bound */
+#define CORK_MAX_US	     200000u /* as Linux: no longer is a segment held back */
 
 /* What pre found in a TCP segment; host byte order. */
 struct segment {
@@ -97,7 +101,8 @@ void protocol_abort(struct tcp_state *t, uint8_t error, bool reset);
 
 /* States and debts in which nothing is "usual". */
 #define UNUSUAL                                                                                              \
-	(TCPF_RECOVERY | TCPF_RTO_RECOVERY | TCPF_FIN_QUEUED | TCPF_FIN_RCVD | TCPF_APP_CLOSED | TCPF_PERSIST)
+	(TCPF_RECOVERY | TCPF_RTO_RECOVERY | TCPF_FIN_QUEUED | TCPF_FIN_RCVD | TCPF_APP_CLOSED |             \
+		TCPF_PERSIST | TCPF_CORK)
 
 /*
  * True: established, no duplicate ACKs, and of `flags` exactly `wanted` are set. One comparison, because what
@@ -115,6 +120,15 @@ _Static_assert(offsetof(struct tcp_state, flags) == offsetof(struct tcp_state, m
 		       offsetof(struct tcp_state, phase) == offsetof(struct tcp_state, mss) + 4 &&
 		       offsetof(struct tcp_state, dupacks) == offsetof(struct tcp_state, mss) + 7,
 	"protocol_at_ease() reads them as one word");
+
+/* ---- protocol_control.c: for control work, and hints of applications ---- */
+
+/* FLEXTOE_HC_MORE, _PUSH, _QUICKACK, _SLOWACK. *send as in protocol_host(). */
+void protocol_hints(struct tcp_state *t, uint32_t flags, bool *send);
+
+/* Plans a keepalive probe; false: the connection is not idle. tcp_state.probes counts those without answer.
+ */
+bool protocol_keepalive(struct tcp_state *t, struct tx_plan *plan);
 
 /* End of the in-order bytes in the receive buffer, without the peer's FIN. */
 static inline uint32_t rx_data_end(const struct tcp_state *t)

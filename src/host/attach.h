@@ -48,6 +48,7 @@ int flextoe_attach_memory(const struct flextoe_memory *memory, struct flextoe **
 #define HOSTC_CONNECTING 0x0020u
 #define HOSTC_NODELAY	 0x0040u /* what was last asked for */
 #define HOSTC_CANCELLED	 0x0080u /* closed while connecting: abort it as soon as it has a handle */
+#define HOSTC_MORE	 0x0100u /* the engine holds a segment back until told that no more comes */
 
 /* One connection; what an event and an update need is in the first cache line. */
 struct flextoe_conn {
@@ -230,6 +231,10 @@ static inline void conn_accepted(struct flextoe_conn *conn)
 	conn->hc_flags |= FLEXTOE_HC_ACCEPTED;
 	conn_dirty(conn);
 }
+/* More bytes will follow at once, or no more: see FLEXTOE_HC_MORE. Goes out with the next update. */
+void conn_more(struct flextoe_conn *conn, bool more);
+/* TCP_QUICKACK. */
+void conn_quickack(struct flextoe_conn *conn, bool on);
 /* Drops a connection without telling the engine: another process has it. */
 void conn_forget(struct flextoe_conn *conn);
 /* Makes `to` the connection's home. The caller owns both contexts and has drained the old one. */

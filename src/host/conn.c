@@ -571,3 +571,20 @@ int flextoe_conn_nodelay(struct flextoe_conn *conn, int on)
 	conn_dirty(conn);
 	return 0;
 }
+
+void conn_more(struct flextoe_conn *conn, bool more)
+{
+	if (!more && !(conn->flags & HOSTC_MORE))
+		return;
+	conn->hc_flags &= (uint16_t) ~(FLEXTOE_HC_MORE | FLEXTOE_HC_PUSH);
+	conn->hc_flags |= more ? FLEXTOE_HC_MORE : FLEXTOE_HC_PUSH;
+	conn->flags = (uint16_t)(more ? conn->flags | HOSTC_MORE : conn->flags & ~HOSTC_MORE);
+	conn_dirty(conn);
+}
+
+void conn_quickack(struct flextoe_conn *conn, bool on)
+{
+	conn->hc_flags &= (uint16_t) ~(FLEXTOE_HC_QUICKACK | FLEXTOE_HC_SLOWACK);
+	conn->hc_flags |= on ? FLEXTOE_HC_QUICKACK : FLEXTOE_HC_SLOWACK;
+	conn_dirty(conn);
+}

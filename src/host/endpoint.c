@@ -226,6 +226,7 @@ int posix_listen(struct socket *s, int fd, int backlog)
 	if (backlog < 0 || backlog > SOMAXCONN)
 		backlog = SOMAXCONN;
 	s->answered = false;
+	options_before_listen(s);
 	/* The kernel and so everybody who measures takes one more than it is asked for. */
 	rc = listener_listen(s->listener, backlog + 1, 0, 0);
 	if (rc == 0)
@@ -273,6 +274,8 @@ static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *add
 	new->nonblock = flags &SOCK_NONBLOCK;
 	new->nodelay = s->nodelay;
 	new->keepalive = s->keepalive;
+	new->cork = s->cork;
+	new->options_set = s->options_set; /* the engine has given it the listener's */
 	new->linger_on = s->linger_on;
 	new->linger_s = s->linger_s;
 	new->rcv_timeout_us = s->rcv_timeout_us;
@@ -286,6 +289,10 @@ static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *add
 	new->keep_count = s->keep_count;
 	new->user_timeout_ms = s->user_timeout_ms;
 	new->tos = s->tos;
+	new->ttl = s->ttl;
+	new->linger2_s = s->linger2_s;
+	new->maxseg = s->maxseg;
+	new->congestion = s->congestion;
 	new->local.sin_addr.s_addr = conn->local_addr;
 	new->local.sin_port = conn->local_port;
 	conn->next = NULL;
@@ -365,8 +372,10 @@ static int connect_outcome(struct socket *s)
 static int connect_begin(struct socket *s, struct lane *lane, const struct sockaddr_in *remote)
 {
 	struct flextoe_conn *conn = NULL;
-	int rc = conn_connect(lane->ctx, s->listener, remote, 0, 0, s, &conn);
+	int rc;
 
+	options_before_connect(s, lane);
+	rc = conn_connect(lane->ctx, s->listener, remote, 0, 0, s, &conn);
 	if (rc < 0)
 		return rc == -EIO ? -ENETDOWN : rc;
 	s->error = 0;

@@ -115,6 +115,7 @@ enum process_state process_attach(void);
 void process_hooks(void);
 /* The process ends: what is open is closed. */
 void process_exit(void);
+bool process_is_exiting(void);
 /* True in the process that attached; false in a child of vfork(), which must not touch what it shares. */
 bool process_is_self(void);
 /* The engine serves this address (ours is true when it is one of its own). */
@@ -208,7 +209,9 @@ struct socket {
 	bool inherited; /* by fork(), and not used since: notifications still go to the parent */
 	bool answered;	/* the synchronous request has its answer */
 	bool reuse_addr, reuse_port;
-	bool nodelay, cork, keepalive, quickack, tos_set;
+	bool nodelay, cork, keepalive, quickack;
+	bool options_set;   /* options of the engine's were changed: it must know before it opens anything */
+	bool options_dirty; /* and it does not know yet */
 	bool linger_on;
 	int linger_s;
 	int answer_error;
@@ -228,6 +231,7 @@ struct socket {
 	int keep_idle_s, keep_interval_s, keep_count, user_timeout_ms, defer_accept_s, maxseg, syncnt,
 		linger2_s;
 	int tos, ttl, priority, notsent_lowat;
+	uint8_t congestion; /* enum flextoe_congestion */
 	struct epitem *items;
 	struct socket *next; /* in the pool */
 };
@@ -280,6 +284,7 @@ int socket_answer(struct socket *s, struct lane **lane);
 /* For socket_wait(), beside poll()'s events: the answer is there; rx_wanted bytes are. */
 #define SOCKET_ANSWERED	 0x10000u
 #define SOCKET_RX_WANTED 0x20000u
+#define SOCKET_SENT	 0x40000u /* all that was written is acknowledged */
 
 /* ---- endpoint.c ---- */
 
@@ -311,6 +316,15 @@ int posix_getsockopt(struct socket *s, int fd, int level, int name, void *value,
 int posix_setsockopt(struct socket *s, int fd, int level, int name, const void *value, socklen_t len);
 int posix_fcntl(struct socket *s, int fd, int cmd, long arg);
 int posix_ioctl(struct socket *s, int fd, unsigned long request, void *arg);
+/* ---- options.c ---- */
+
+/* Tells the engine the options of a socket as they are, for its connection or endpoint. The lane is locked.
+ */
+void options_post(struct socket *s);
+/* The same for the CONNECT that follows, or the endpoint that is to listen, if any were changed. */
+void options_before_connect(struct socket *s, struct lane *lane);
+void options_before_listen(struct socket *s);
+
 /* Passes on what was set before the connection was opened. The lane is locked. */
 void sockopt_apply(struct socket *s);
 

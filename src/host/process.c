@@ -86,8 +86,16 @@ static void fork_child(void)
 }
 
 /* A process that ends without closing: the engine hears of it at once only if no other has the channel. */
+static atomic_bool exiting;
+
+bool process_is_exiting(void)
+{
+	return atomic_load_explicit(&exiting, memory_order_relaxed);
+}
+
 void process_exit(void)
 {
+	atomic_store_explicit(&exiting, true, memory_order_relaxed);
 	if (heir_own_lane() && process_is_self())
 		fdtable_close_range(0, ~0u);
 }

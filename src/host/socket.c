@@ -110,6 +110,8 @@ static unsigned connected_events(const struct socket *s, const struct flextoe_co
 
 	if (conn_rx_bytes(conn))
 		events |= POLLIN | POLLRDNORM;
+	if (conn->tx_head == __atomic_load_n(&conn->tx_tail, __ATOMIC_RELAXED))
+		events |= SOCKET_SENT;
 	if (conn_rx_bytes(conn) >= s->rx_wanted)
 		events |= SOCKET_RX_WANTED;
 	if (ended || shut_rd || (flags & FLEXTOE_NTF_FIN))
@@ -377,6 +379,21 @@ void accept_queue_reset(struct socket *s)
 	s->accept_tail = &s->accept_head;
 }
 
+/*
+ * close() with SO_LINGER and a time: waits until the peer has acknowledged everything, a non-blocking
+ * socket's too, as in Linux. Nobody else can name the socket any more. *lane as in socket_wait(), and locked.
+ */
+static void linger(struct socket *s, struct lane **lane)
+{
+	uint64_t deadline = deadline_after_us((uint64_t)s->linger_s * 1000000u);
+
+	if (process_is_exiting() || (s->conn->ntf_flags & (FLEXTOE_NTF_ERROR | FLEXTOE_NTF_CLOSED)))
+		return;
+	flextoe_shutdown(s->conn);
+	context_flush((*lane)->ctx);
+	socket_wait(s, lane, SOCKET_SENT, deadline);
+}
+
 void socket_destroy(struct socket *s)
 {
 	struct lane *lane = socket_lock(s, -1);
@@ -395,8 +412,11 @@ void socket_destroy(struct socket *s)
 			conn_forget(conn);
 		else if (s->linger_on && s->linger_s == 0)
 			flextoe_conn_abort(conn);
-		else
+		else {
+			if (s->linger_on)
+				linger(s, &lane);
 			flextoe_conn_close(conn);
+		}
 	}
 	s->conn = NULL;
 	s->listener = NULL;

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
 #include <string.h>
@@ -16,7 +17,8 @@
 #include <linux/sockios.h>
 #include <unistd.h>
 
-#define CONGESTION_NAME "reno"
+/* By enum flextoe_congestion; the first is what getsockopt() gives when the engine cannot be asked. */
+static const char *const congestion_names[FLEXTOE_CONGESTIONS] = {"reno", "reno"};
 
 /* Options that are an int in struct socket. */
 enum option_kind {
@@ -28,31 +30,36 @@ struct option {
 	enum option_kind kind;
 	size_t offset;
 	int min, max;
+	bool engine; /* acts there: told with struct flextoe_hc_options */
 };
 #define OPTION(level, name, kind, field, min, max)                                                           \
 	{                                                                                                    \
-		level, name, kind, offsetof(struct socket, field), min, max                                  \
+		level, name, kind, offsetof(struct socket, field), min, max, false                           \
+	}
+#define ENGINE(level, name, kind, field, min, max)                                                           \
+	{                                                                                                    \
+		level, name, kind, offsetof(struct socket, field), min, max, true                            \
 	}
 static const struct option options[] = {
 	OPTION(SOL_SOCKET, SO_REUSEADDR, OPTION_BOOL, reuse_addr, 0, 0),
 	OPTION(SOL_SOCKET, SO_REUSEPORT, OPTION_BOOL, reuse_port, 0, 0),
-	OPTION(SOL_SOCKET, SO_KEEPALIVE, OPTION_BOOL, keepalive, 0, 0),
+	ENGINE(SOL_SOCKET, SO_KEEPALIVE, OPTION_BOOL, keepalive, 0, 0),
 	OPTION(SOL_SOCKET, SO_PRIORITY, OPTION_INT, priority, 0, 6),
 	OPTION(IPPROTO_TCP, TCP_NODELAY, OPTION_BOOL, nodelay, 0, 0),
 	OPTION(IPPROTO_TCP, TCP_CORK, OPTION_BOOL, cork, 0, 0),
 	OPTION(IPPROTO_TCP, TCP_QUICKACK, OPTION_BOOL, quickack, 0, 0),
-	OPTION(IPPROTO_TCP, TCP_KEEPIDLE, OPTION_INT, keep_idle_s, 1, 32767),
-	OPTION(IPPROTO_TCP, TCP_KEEPINTVL, OPTION_INT, keep_interval_s, 1, 32767),
-	OPTION(IPPROTO_TCP, TCP_KEEPCNT, OPTION_INT, keep_count, 1, 127),
-	OPTION(IPPROTO_TCP, TCP_USER_TIMEOUT, OPTION_INT, user_timeout_ms, 0, 0x7fffffff),
-	OPTION(IPPROTO_TCP, TCP_DEFER_ACCEPT, OPTION_INT, defer_accept_s, 0, 0x7fffffff),
-	OPTION(IPPROTO_TCP, TCP_SYNCNT, OPTION_INT, syncnt, 1, 127),
-	OPTION(IPPROTO_TCP, TCP_LINGER2, OPTION_INT, linger2_s, -1, 0x7fffffff),
+	ENGINE(IPPROTO_TCP, TCP_KEEPIDLE, OPTION_INT, keep_idle_s, 1, 32767),
+	ENGINE(IPPROTO_TCP, TCP_KEEPINTVL, OPTION_INT, keep_interval_s, 1, 32767),
+	ENGINE(IPPROTO_TCP, TCP_KEEPCNT, OPTION_INT, keep_count, 1, 127),
+	ENGINE(IPPROTO_TCP, TCP_USER_TIMEOUT, OPTION_INT, user_timeout_ms, 0, 0x7fffffff),
+	ENGINE(IPPROTO_TCP, TCP_DEFER_ACCEPT, OPTION_INT, defer_accept_s, 0, 0x7fffffff),
+	ENGINE(IPPROTO_TCP, TCP_SYNCNT, OPTION_INT, syncnt, 1, 127),
+	ENGINE(IPPROTO_TCP, TCP_LINGER2, OPTION_INT, linger2_s, -1, 0x7fffffff),
 	OPTION(IPPROTO_TCP, TCP_NOTSENT_LOWAT, OPTION_INT, notsent_lowat, 0, 0x7fffffff),
-	OPTION(IPPROTO_TCP, TCP_MAXSEG, OPTION_INT, maxseg, 88, 32767),
-	OPTION(IPPROTO_IP, IP_TOS, OPTION_INT, tos, 0, 255),
-	OPTION(IPPROTO_IP, IP_TTL, OPTION_INT, ttl, 1, 255),
-	OPTION(IPPROTO_IPV6, IPV6_TCLASS, OPTION_INT, tos, 0, 255),
+	ENGINE(IPPROTO_TCP, TCP_MAXSEG, OPTION_INT, maxseg, 88, 32767),
+	ENGINE(IPPROTO_IP, IP_TOS, OPTION_INT, tos, 0, 255),
+	ENGINE(IPPROTO_IP, IP_TTL, OPTION_INT, ttl, 1, 255),
+	ENGINE(IPPROTO_IPV6, IPV6_TCLASS, OPTION_INT, tos, 0, 255),
 };
 
 static const struct option *option_find(int level, int name)
@@ -209,7 +216,8 @@ static int give_tcp_option(struct socket *s, int name, void *value, socklen_t *l
 								     : 536,
 			value, len);
 	case TCP_CONGESTION:
-		return give(CONGESTION_NAME, sizeof(CONGESTION_NAME), value, len);
+		return give(congestion_names[s->congestion], strlen(congestion_names[s->congestion]) + 1,
+			value, len);
 	default:
 		return -ENOPROTOOPT;
 	}
@@ -319,16 +327,49 @@ static int take_socket_option(struct socket *s, int name, const void *value, soc
 	}
 }
 
-static int take_tcp_option(int name, const void *value, socklen_t len)
+/* A name that ends with 0 or with the length, as in Linux. */
+static int take_congestion(struct socket *s, const void *value, socklen_t len)
 {
-	if (name != TCP_CONGESTION)
-		return -ENOPROTOOPT;
+	size_t n;
+
 	if (len < 1)
 		return -EINVAL;
-	return len >= 4 && memcmp(value, CONGESTION_NAME, 4) == 0 &&
-			       (len == 4 || ((const char *)value)[4] == '\0')
-		       ? 0
-		       : -ENOENT;
+	n = strnlen(value, len);
+	for (uint8_t i = 1; i < FLEXTOE_CONGESTIONS; i++)
+		if (congestion_names[i] && strlen(congestion_names[i]) == n &&
+			memcmp(congestion_names[i], value, n) == 0) {
+			s->congestion = i;
+			s->options_set = s->options_dirty = true;
+			options_post(s);
+			return 0;
+		}
+	return -ENOENT;
+}
+
+static int take_tcp_option(struct socket *s, int name, const void *value, socklen_t len)
+{
+	return name == TCP_CONGESTION ? take_congestion(s, value, len) : -ENOPROTOOPT;
+}
+
+/* What an option does beside being kept. */
+static void option_act(struct socket *s, const struct option *option, int value)
+{
+	if (option->engine) {
+		s->options_set = s->options_dirty = true;
+		options_post(s);
+	}
+	if (option->name == TCP_NOTSENT_LOWAT && option->level == IPPROTO_TCP && value)
+		unsupported("setsockopt TCP_NOTSENT_LOWAT", value); /* kept, no effect */
+	if (option->level != IPPROTO_TCP || s->state != SOCKET_CONNECTED)
+		return;
+	if (option->name == TCP_NODELAY)
+		flextoe_conn_nodelay(s->conn, s->nodelay);
+	if (option->name == TCP_QUICKACK)
+		conn_quickack(s->conn, s->quickack);
+	/* As Linux: switching Nagle off sends what is held back, also while the socket is corked. */
+	if ((option->name == TCP_CORK && !s->cork) || (option->name == TCP_NODELAY && s->nodelay))
+		conn_more(s->conn, false);
+	context_flush(s->conn->ctx);
 }
 
 static int take_option(struct socket *s, const struct option *option, const void *value, socklen_t len)
@@ -345,10 +386,7 @@ static int take_option(struct socket *s, const struct option *option, const void
 			return -EINVAL;
 		*(int *)field = n;
 	}
-	if (option->level == IPPROTO_TCP && option->name == TCP_NODELAY && s->state == SOCKET_CONNECTED) {
-		flextoe_conn_nodelay(s->conn, s->nodelay);
-		context_flush(s->conn->ctx);
-	}
+	option_act(s, option, n);
 	return 0;
 }
 
@@ -357,6 +395,8 @@ void sockopt_apply(struct socket *s)
 	/* Connections begin with Nagle off, sockets with it on. */
 	if (!s->nodelay)
 		flextoe_conn_nodelay(s->conn, 0);
+	if (s->options_dirty) /* set while it was being opened */
+		options_post(s);
 }
 
 int posix_setsockopt(struct socket *s, int fd, int level, int name, const void *value, socklen_t len)
@@ -379,7 +419,7 @@ int posix_setsockopt(struct socket *s, int fd, int level, int name, const void *
 	} else if (level == SOL_SOCKET) {
 		rc = take_socket_option(s, name, value, len);
 	} else if (level == IPPROTO_TCP) {
-		rc = take_tcp_option(name, value, len);
+		rc = take_tcp_option(s, name, value, len);
 	} else if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && s->domain_is_ipv6) {
 		rc = take_int(value, len, &n);
 		if (rc == 0 && !undecided)
@@ -388,6 +428,8 @@ int posix_setsockopt(struct socket *s, int fd, int level, int name, const void *
 			s->v6only = n != 0;
 	} else if (level == IPPROTO_IP && name == IP_MTU_DISCOVER) {
 		rc = take_int(value, len, &n);
+		if (rc == 0 && (n < IP_PMTUDISC_WANT || n > IP_PMTUDISC_DO)) /* what we do */
+			unsupported("setsockopt IP_MTU_DISCOVER", n);
 	}
 	socket_unlock(lane);
 	if (undecided)

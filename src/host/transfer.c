@@ -307,6 +307,8 @@ ssize_t posix_send(struct socket *s, int fd, const struct iovec *iov, int count,
 			if (n) {
 				window_copy(iov, count, done, window, n, true);
 				flextoe_tx_commit(s->conn, n);
+				if (unlikely((flags & MSG_MORE) || s->cork || (s->conn->flags & HOSTC_MORE)))
+					conn_more(s->conn, (flags & MSG_MORE) || s->cork);
 				/* Always told when it is writable again: nobody needs to ask for it. */
 				if (!conn_writable(s->conn))
 					s->conn->flags |= HOSTC_TX_WANTED;

@@ -50,6 +50,9 @@ struct fake_engine {
 	struct fake_endpoint endpoint[ENDPOINTS];
 	uint16_t next_port;
 	unsigned violations;
+	struct flextoe_hc_options options; /* last told */
+	bool stalled;			   /* nothing is carried */
+	unsigned more;			   /* updates that hold something back */
 	uint32_t sleeps;
 };
 
@@ -270,6 +273,7 @@ static void conn_update(struct fake_engine *e, uint32_t context, const struct fl
 		return;
 	}
 	c = &e->conn[index];
+	e->more += (hc->flags & FLEXTOE_HC_MORE) != 0;
 	if (hc->flags & ~FLEXTOE_HC_FLAGS_ALL || hc->tx_head - c->tx_tail > 1u << FAKE_SHIFT ||
 		c->rx_head - hc->rx_tail > 1u << FAKE_SHIFT)
 		e->violations++;
@@ -299,7 +303,7 @@ static unsigned conn_carry(struct fake_engine *e, uint32_t index)
 	struct fake_conn *c = &e->conn[index], *p = &e->conn[c->peer];
 	uint32_t mask = (1u << FAKE_SHIFT) - 1, moved = 0;
 
-	if (!c->used || (c->flags & FLEXTOE_NTF_ERROR))
+	if (!c->used || (c->flags & FLEXTOE_NTF_ERROR) || e->stalled)
 		goto notify;
 	if (p->rx_head == p->rx_tail)
 		p->rx_origin = p->rx_head;
@@ -354,11 +358,13 @@ static unsigned step_locked(struct fake_engine *e)
 			struct fake_endpoint *endpoint = NULL;
 
 			done++;
-			if (hc.type != FLEXTOE_HC_UPDATE && hc.endpoint.endpoint &&
-				hc.endpoint.endpoint <= ENDPOINTS)
+			if (hc.type != FLEXTOE_HC_UPDATE && hc.type != FLEXTOE_HC_OPTIONS &&
+				hc.endpoint.endpoint && hc.endpoint.endpoint <= ENDPOINTS)
 				endpoint = &e->endpoint[hc.endpoint.endpoint - 1];
 			if (hc.type == FLEXTOE_HC_UPDATE)
 				conn_update(e, i, &hc.update);
+			else if (hc.type == FLEXTOE_HC_OPTIONS)
+				e->options = hc.options;
 			else if (hc.type == FLEXTOE_HC_BIND)
 				bind_port(e, i, &hc.endpoint);
 			else if (hc.type == FLEXTOE_HC_CONNECT)
@@ -454,4 +460,31 @@ void fake_engine_kill(struct fake_engine *e)
 unsigned fake_engine_violations(const struct fake_engine *e)
 {
 	return e->violations;
+}
+
+struct flextoe_hc_options fake_engine_options(struct fake_engine *e)
+{
+	struct flextoe_hc_options options;
+
+	pthread_mutex_lock(&e->lock);
+	options = e->options;
+	pthread_mutex_unlock(&e->lock);
+	return options;
+}
+
+unsigned fake_engine_more(struct fake_engine *e)
+{
+	unsigned more;
+
+	pthread_mutex_lock(&e->lock);
+	more = e->more;
+	pthread_mutex_unlock(&e->lock);
+	return more;
+}
+
+void fake_engine_stall(struct fake_engine *e, bool on)
+{
+	pthread_mutex_lock(&e->lock);
+	e->stalled = on;
+	pthread_mutex_unlock(&e->lock);
 }

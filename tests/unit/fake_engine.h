@@ -36,4 +36,10 @@ void fake_engine_kill(struct fake_engine *engine);
  * 0. */
 unsigned fake_engine_violations(const struct fake_engine *engine);
 
+/* The options it was told last, and the updates so far with FLEXTOE_HC_MORE. */
+struct flextoe_hc_options fake_engine_options(struct fake_engine *engine);
+unsigned fake_engine_more(struct fake_engine *engine);
+/* Nothing an application writes gets anywhere. */
+void fake_engine_stall(struct fake_engine *engine, bool on);
+
 #endif

@@ -177,6 +177,7 @@ static void somebody_has_our_address(void **state)
 static void asks_three_times(void **state)
 {
 	struct flextoe_hc_endpoint hc = {0};
+	struct socket_options options = {0};
 	struct route_result route;
 	struct flow_key key = {OUR_IP, PEER_IP, to_be16(1), to_be16(2)};
 	struct control_app_info app;
@@ -186,7 +187,7 @@ static void asks_three_times(void **state)
 	fake_clear(dp);
 	assert_int_equal(route_find(ctl, PEER_IP, &route), 0);
 	hc.rx_shift = hc.tx_shift = 12;
-	assert_int_equal(handshake_connect(ctl, &key, &route, 0, 0, &hc, 0, false), 0);
+	assert_int_equal(handshake_connect(ctl, &key, &route, 0, 0, &hc, &options, 0, false), 0);
 	out(1, all, OUR_IP, PEER_IP);
 	poll_at(SECOND + 2000);
 	out(1, all, OUR_IP, PEER_IP);

@@ -93,6 +93,141 @@ static void vectors(void **state)
 	pair_close(fd);
 }
 
+static void option_set(int fd, int level, int name, int value)
+{
+	assert_int_equal(setsockopt(fd, level, name, &value, sizeof(value)), 0);
+}
+
+/* The fake engine is a thread of its own: what was posted is there a moment later. */
+#define eventually(condition)                                                                                \
+	for (int tries_ = 0; !(condition); tries_++) {                                                       \
+		assert_true(tries_ < 1000);                                                                  \
+		usleep(1000);                                                                                \
+	}
+
+static void options_reach_the_engine(void **state)
+{
+	struct sockaddr_in at = address(FAKE_ADDRESS, 0);
+	struct flextoe_hc_options told;
+	socklen_t len = sizeof(at);
+	int fd[2], listener = socket(AF_INET, SOCK_STREAM, 0);
+
+	(void)state;
+	option_set(listener, SOL_SOCKET, SO_KEEPALIVE, 1);
+	option_set(listener, IPPROTO_TCP, TCP_KEEPIDLE, 11);
+	option_set(listener, IPPROTO_TCP, TCP_MAXSEG, 1000);
+	assert_int_equal(bind(listener, SA(at), sizeof(at)), 0);
+	assert_int_equal(listen(listener, 4), 0);
+	told = fake_engine_options(engine); /* before LISTEN, which is answered */
+	assert_int_equal(told.applies_to, FLEXTOE_OPTIONS_ENDPOINT);
+	assert_int_equal(told.keep_idle_s, 11);
+	assert_int_equal(told.keep_interval_s, 75);
+	assert_int_equal(told.keep_count, 9);
+	assert_int_equal(told.maxseg, 1000);
+	option_set(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, 7);
+	eventually(fake_engine_options(engine).defer_accept_s == 7);
+	assert_int_equal(getsockname(listener, SA(at), &len), 0);
+	fd[0] = socket(AF_INET, SOCK_STREAM, 0);
+	option_set(fd[0], IPPROTO_IP, IP_TOS, 0x10);
+	option_set(fd[0], IPPROTO_TCP, TCP_USER_TIMEOUT, 1234);
+	option_set(fd[0], IPPROTO_TCP, TCP_SYNCNT, 3);
+	assert_int_equal(connect(fd[0], SA(at), sizeof(at)), 0);
+	told = fake_engine_options(engine);
+	assert_int_equal(told.applies_to, FLEXTOE_OPTIONS_CONNECT);
+	assert_int_equal(told.tos, 0x10);
+	assert_int_equal(told.user_timeout_ms, 1234);
+	assert_int_equal(told.syn_retries, 3);
+	assert_int_equal(told.keep_idle_s, 0);
+	fd[1] = accept(listener, NULL, NULL);
+	assert_int_equal(option(fd[1], IPPROTO_TCP, TCP_KEEPIDLE), 11);
+	option_set(fd[1], SOL_SOCKET, SO_KEEPALIVE, 0);
+	eventually(fake_engine_options(engine).applies_to == FLEXTOE_OPTIONS_CONN);
+	told = fake_engine_options(engine);
+	assert_int_equal(told.keep_idle_s, 0);
+	assert_int_equal(told.target, offloaded_of(fd[1])->conn->handle);
+	option_set(fd[1], IPPROTO_TCP, TCP_LINGER2, 3600);
+	eventually(fake_engine_options(engine).linger2_s == 120);
+	close(listener);
+	pair_close(fd);
+}
+
+static void corked_bytes_say_that_more_follows(void **state)
+{
+	unsigned more = fake_engine_more(engine);
+	char text[16];
+	int fd[2];
+
+	(void)state;
+	pair_open(fd);
+	assert_int_equal(send(fd[0], "a", 1, 0), 1);
+	assert_int_equal(send(fd[0], "b", 1, MSG_MORE), 1);
+	assert_int_equal(recv(fd[1], text, 2, MSG_WAITALL), 2);
+	assert_int_equal(fake_engine_more(engine), more + 1);
+	assert_true(offloaded_of(fd[0])->conn->flags & HOSTC_MORE);
+	assert_int_equal(send(fd[0], "c", 1, 0), 1);
+	assert_false(offloaded_of(fd[0])->conn->flags & HOSTC_MORE);
+	option_set(fd[0], IPPROTO_TCP, TCP_CORK, 1);
+	assert_int_equal(write(fd[0], "d", 1), 1);
+	assert_true(offloaded_of(fd[0])->conn->flags & HOSTC_MORE);
+	option_set(fd[0], IPPROTO_TCP, TCP_CORK, 0);
+	assert_false(offloaded_of(fd[0])->conn->flags & HOSTC_MORE);
+	assert_int_equal(recv(fd[1], text, 2, MSG_WAITALL), 2);
+	assert_int_equal(fake_engine_more(engine), more + 2);
+	pair_close(fd);
+}
+
+static uint64_t close_takes_ms(int fd)
+{
+	uint64_t start = clock_us();
+
+	assert_int_equal(close(fd), 0);
+	return (clock_us() - start) / 1000;
+}
+
+static void *unstall(void *arg)
+{
+	(void)arg;
+	usleep(200000);
+	fake_engine_stall(engine, false);
+	return NULL;
+}
+
+static void close_lingers_until_all_is_acknowledged(void **state)
+{
+	struct linger linger = {.l_onoff = 1, .l_linger = 5};
+	pthread_t thread;
+	char text[8];
+	uint64_t ms;
+	int fd[2];
+
+	(void)state;
+	for (int nonblock = 0; nonblock < 2; nonblock++) {
+		pair_open(fd);
+		linger.l_linger = 5;
+		assert_int_equal(setsockopt(fd[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+		if (nonblock)
+			assert_int_equal(fcntl(fd[0], F_SETFL, O_NONBLOCK), 0);
+		fake_engine_stall(engine, true);
+		assert_int_equal(write(fd[0], "bye", 3), 3);
+		pthread_create(&thread, NULL, unstall, NULL);
+		ms = close_takes_ms(fd[0]);
+		assert_in_range(ms, 100, 3000);
+		pthread_join(thread, NULL);
+		assert_int_equal(read(fd[1], text, 8), 3);
+		close(fd[1]);
+	}
+	/* the time is over */
+	pair_open(fd);
+	linger.l_linger = 1;
+	assert_int_equal(setsockopt(fd[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	fake_engine_stall(engine, true);
+	assert_int_equal(write(fd[0], "bye", 3), 3);
+	ms = close_takes_ms(fd[0]);
+	assert_in_range(ms, 900, 3000);
+	fake_engine_stall(engine, false);
+	close(fd[1]);
+}
+
 static void *send_slowly(void *arg)
 {
 	int fd = *(int *)arg;
@@ -699,6 +834,9 @@ int main(void)
 		cmocka_unit_test(names_and_types),
 		cmocka_unit_test(bytes_and_message_flags),
 		cmocka_unit_test(vectors),
+		cmocka_unit_test(options_reach_the_engine),
+		cmocka_unit_test(corked_bytes_say_that_more_follows),
+		cmocka_unit_test(close_lingers_until_all_is_acknowledged),
 		cmocka_unit_test(waitall_waits_for_all),
 		cmocka_unit_test(timeouts),
 		cmocka_unit_test(end_of_stream_and_half_close),

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What is asked of a live connection's TCP state now and then, by the control plane or as a hint of its
+ * application: pure functions like those of protocol.c. Called by ctl.c for control work, and by protocol.c.
+ */
+#include "datapath/protocol.h"
+
+#include "core/seq.h"
+#include "flextoe/abi.h"
+
+void protocol_hints(struct tcp_state *t, uint32_t flags, bool *send)
+{
+	if (flags & FLEXTOE_HC_MORE) {
+		t->flags |= TCPF_CORK;
+	} else if ((flags & FLEXTOE_HC_PUSH) && (t->flags & TCPF_CORK)) {
+		t->flags &= (uint16_t)~TCPF_CORK;
+		*send = true;
+	}
+	if (flags & FLEXTOE_HC_QUICKACK) {
+		t->quick_acks = QUICK_ACKS_ASKED;
+		if (t->flags & TCPF_ACK_DELAYED)
+			t->due |= DUE_ACK;
+	}
+	if (flags & FLEXTOE_HC_SLOWACK)
+		t->quick_acks = 0;
+}
+
+bool protocol_keepalive(struct tcp_state *t, struct tx_plan *plan)
+{
+	if (protocol_ended(t) || t->snd_una != t->snd_max || seq_gt(t->tx_end, t->snd_nxt) ||
+		(t->flags & TCPF_PERSIST))
+		return false;
+	if (t->probes < UINT8_MAX)
+		t->probes++;
+	protocol_ack(t, plan);
+	plan->seq = t->snd_una - 1u; /* RFC 9293 3.8.4: SEG.SEQ = SND.NXT-1, which must be answered */
+	return true;
+}
