@@ -151,6 +151,16 @@ static void notify_opened(struct control *ctl, const struct handshake *hs, const
 	datapath_ctl(ctl->dp, &record, sizeof(record));
 }
 
+/* The largest segment the peer takes, or less where the application or the path wants less. */
+static uint16_t send_mss(struct control *ctl, const struct handshake *hs)
+{
+	uint32_t mss = hs->peer_mss;
+
+	if (hs->options.maxseg)
+		mss = min_u32(mss, hs->options.maxseg);
+	return (uint16_t)min_u32(mss, pmtu_of(ctl, hs->flow.key.remote_addr) - 40u);
+}
+
 int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool ack_now)
 {
 	struct endpoint *ep = hs->active ? NULL : &ctl->endpoints[hs->endpoint];
@@ -198,8 +208,7 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		.irs = hs->irs,
 		.snd_wnd = snd_wnd,
 		.rcv_adv_wnd = min_u32(65535u, 1u << hs->rx_shift),
-		.peer_mss = hs->options.maxseg && hs->options.maxseg < hs->peer_mss ? hs->options.maxseg
-										    : hs->peer_mss,
+		.peer_mss = send_mss(ctl, hs),
 		.snd_wscale = hs->snd_wscale,
 		.rcv_wscale = hs->rcv_wscale,
 		.timestamps = hs->peer_timestamps,

@@ -436,6 +436,11 @@ static bool acceptable_sequence(const struct handshake *hs, const struct segment
 	return seq_lt(seg->seq, rcv_nxt + wnd) && seq_gt(seg->seq + len, rcv_nxt);
 }
 
+static uint64_t defer_end_us(const struct handshake *hs)
+{
+	return hs->started_us + hs->options.defer_accept_s * 1000000ull;
+}
+
 /* RFC 9293 3.10.7.4 for SYN-RECEIVED, in its order. */
 static void syn_received_segment(struct control *ctl, uint32_t index, const struct segment *seg)
 {
@@ -493,6 +498,12 @@ static void syn_received_segment(struct control *ctl, uint32_t index, const stru
 	}
 	if (hs->peer_timestamps && o->has_timestamps && seq_leq(seg->seq, hs->irs + 1u))
 		hs->ts_recent = o->tsval;
+	/* TCP_DEFER_ACCEPT: accept() is to return a connection with data; an ACK alone is left unheard, as
+	   Linux does, and asked for again when the time is over. */
+	if (!hs->active && !seg->payload_len && !(seg->ctl & TCP_FIN_) && ctl->now_us < defer_end_us(hs)) {
+		hs->acked = true;
+		return;
+	}
 	handshake_complete(ctl, index, seg, (uint32_t)seg->wnd << (crossing ? 0 : hs->snd_wscale), crossing);
 }
 
@@ -634,6 +645,10 @@ void handshake_timer(struct control *ctl, uint32_t index)
 	if (hs->retries >= retries_max(hs) || connect_is_late(ctl, hs)) {
 		COUNT(ctl, handshake_timeouts);
 		handshake_fail(ctl, index, ETIMEDOUT);
+		return;
+	}
+	if (hs->acked && ctl->now_us < defer_end_us(hs)) {
+		timer_set(ctl, &hs->timer, TIMER_HANDSHAKE, index, defer_end_us(hs));
 		return;
 	}
 	hs->retries++;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * ICMP where the engine owns the address: answers echo requests up to the MTU (RFC 1122 3.2.2.6), and takes
- * "destination unreachable" as the end of a connection attempt that it quotes. Established connections are
- * left alone: their errors are soft (RFC 5461), and forged ones are cheap (RFC 5927). Control plane's thread.
+ * ICMP where the engine owns the address: answers echo requests up to the MTU (RFC 1122 3.2.2.6), takes
+ * errors as the end of a connection attempt that they quote, and "fragmentation needed" to pmtu.c. To open
+ * connections other errors are soft (RFC 5461), and forged ones are cheap (RFC 5927). Control plane's thread.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,9 +10,12 @@
 #include "control/state.h"
 #include "core/checksum.h"
 
-#define ICMP_ECHO_REPLY	  0u
-#define ICMP_UNREACHABLE  3u
-#define ICMP_ECHO_REQUEST 8u
+#define ICMP_ECHO_REPLY		  0u
+#define ICMP_UNREACHABLE	  3u
+#define ICMP_ECHO_REQUEST	  8u
+#define ICMP_TIME_EXCEEDED	  11u
+#define ICMP_PARAMETER		  12u
+#define ICMP_FRAGMENTATION_NEEDED 4u /* code of "unreachable" (RFC 1191 4) */
 
 static void icmp_echo(struct control *ctl, const struct exc_frame *exc, const struct ipv4_hdr *ip,
 	const uint8_t *icmp, uint32_t icmp_len)
@@ -49,10 +52,13 @@ static void icmp_echo(struct control *ctl, const struct exc_frame *exc, const st
 	control_frame(ctl, CTL_SEND, exc->port, 0, frame, (uint32_t)sizeof(*eth) + total);
 }
 
-/* RFC 1122 4.2.3.9; an attempt fails at once for all codes but "fragmentation needed", which a SYN never is.
- */
-static int unreachable_error(uint8_t code)
+/* RFC 1122 4.2.3.9 and 3.2.2: what an attempt to connect fails with, 0: nothing. */
+static int error_of(uint8_t type, uint8_t code)
 {
+	if (type == ICMP_TIME_EXCEEDED)
+		return EHOSTUNREACH;
+	if (type == ICMP_PARAMETER)
+		return EPROTO;
 	switch (code) {
 	case 0:
 	case 6:
@@ -61,31 +67,51 @@ static int unreachable_error(uint8_t code)
 	case 2:
 	case 3:
 		return ECONNREFUSED;
-	case 4:
+	case ICMP_FRAGMENTATION_NEEDED:
 		return 0;
 	default:
 		return code <= 15 ? EHOSTUNREACH : 0;
 	}
 }
 
-static void icmp_unreachable(
+/*
+ * RFC 5461 and RFC 5927 4.1: on a connection that is open any error is soft, and only one that quotes bytes
+ * in flight is believed at all. It says why, if the connection is given up before there is progress again.
+ */
+static void conn_error(struct control *ctl, uint32_t index, const struct ipv4_hdr *quoted, uint32_t seq,
+	int error, uint32_t mtu)
+{
+	const struct tcp_state *tcp = &datapath_conn(ctl->dp, index)->tcp;
+
+	if (seq_lt(seq, tcp->snd_una) || seq_geq(seq, tcp->snd_max)) {
+		COUNT(ctl, drop_icmp);
+		return;
+	}
+	if (error)
+		ctl->conns[index].soft_error = (uint8_t)error;
+	else
+		pmtu_told(ctl, index, mtu, from_be16(quoted->total_len));
+}
+
+/* An error that quotes a packet of ours: unreachable, time exceeded, parameter problem. */
+static void icmp_error(
 	struct control *ctl, const struct ipv4_hdr *outer, const uint8_t *icmp, uint32_t icmp_len)
 {
-	const struct ipv4_hdr *ip = (const void *)(icmp + sizeof(struct icmp_hdr));
+	const struct icmp_hdr *hdr = (const void *)icmp;
+	const struct ipv4_hdr *ip = (const void *)(icmp + sizeof(*hdr));
+	bool too_large = hdr->type == ICMP_UNREACHABLE && hdr->code == ICMP_FRAGMENTATION_NEEDED;
+	int error = error_of(hdr->type, hdr->code);
 	const struct tcp_hdr *tcp;
 	struct flow_key key;
-	uint32_t ip_len;
-	int error = unreachable_error(((const struct icmp_hdr *)icmp)->code);
+	uint32_t ip_len, ref;
 
-	if (icmp_len <
-		sizeof(struct icmp_hdr) + sizeof(*ip) + 8) { /* RFC 792: header and 8 bytes are quoted */
+	if (icmp_len < sizeof(*hdr) + sizeof(*ip) + 8) { /* RFC 792: header and 8 bytes are quoted */
 		COUNT(ctl, drop_icmp);
 		return;
 	}
 	ip_len = (ip->version_ihl & 15u) * 4u;
-	if (ip->version_ihl >> 4 != 4 || ip_len < sizeof(*ip) ||
-		icmp_len < sizeof(struct icmp_hdr) + ip_len + 8 || ip->protocol != IPPROTO_TCP_ ||
-		ip->src != outer->dst || !error) {
+	if (ip->version_ihl >> 4 != 4 || ip_len < sizeof(*ip) || icmp_len < sizeof(*hdr) + ip_len + 8 ||
+		ip->protocol != IPPROTO_TCP_ || ip->src != outer->dst || (!error && !too_large)) {
 		COUNT(ctl, drop_icmp);
 		return;
 	}
@@ -95,7 +121,12 @@ static void icmp_unreachable(
 	key.remote_addr = ip->dst;
 	key.local_port = tcp->src_port;
 	key.remote_port = tcp->dst_port;
-	handshake_error(ctl, &key, from_be32(tcp->seq), error);
+	ref = flows_find(ctl, &key);
+	if (ref != INDEX_NONE && FLOW_REF_KIND(ref) == FLOW_CONN)
+		conn_error(ctl, FLOW_REF_INDEX(ref), ip, from_be32(tcp->seq), error,
+			from_be32(hdr->rest) & 0xffffu);
+	else if (error)
+		handshake_error(ctl, &key, from_be32(tcp->seq), error);
 }
 
 /* An IPv4 ICMP frame to one of our addresses. */
@@ -121,7 +152,9 @@ void icmp_frame(struct control *ctl, const struct exc_frame *exc)
 		icmp_echo(ctl, exc, ip, icmp, icmp_len);
 		break;
 	case ICMP_UNREACHABLE:
-		icmp_unreachable(ctl, ip, icmp, icmp_len);
+	case ICMP_TIME_EXCEEDED:
+	case ICMP_PARAMETER:
+		icmp_error(ctl, ip, icmp, icmp_len);
 		break;
 	default:
 		COUNT(ctl, drop_icmp);

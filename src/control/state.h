@@ -145,6 +145,7 @@ struct handshake {
 	uint8_t mac[6];				      /* next hop */
 	bool active;				      /* ours: CONNECT */
 	bool waiting;				      /* for the next hop's answer to ARP */
+	bool acked;				      /* but its listener waits for data (TCP_DEFER_ACCEPT) */
 	bool peer_timestamps, peer_sack, peer_wscale; /* offered by the peer's SYN (and by ours) */
 	uint8_t snd_wscale, rcv_wscale;
 	uint8_t rx_shift, tx_shift;
@@ -259,6 +260,16 @@ struct route_result {
 	be32 next_hop;
 	be32 source; /* address of ours to send from */
 	bool loop;   /* to ourselves */
+};
+
+/* ---- path MTUs ---- */
+
+#define PMTUS 256u
+
+struct pmtu { /* a collision forgets the older one: it is found out again */
+	be32 addr;
+	uint16_t mtu;
+	uint64_t until_us;
 };
 
 /* ---- buffers ---- */
@@ -379,6 +390,8 @@ struct control {
 	struct neighbour neighbours[NEIGHBOURS_MAX];
 	uint32_t neighbours_high;
 	uint32_t move_cursor, move_neighbour; /* connections being told of a next hop's new address */
+
+	struct pmtu pmtu[PMTUS];
 
 	struct route routes[CONTROL_ADDRESSES_MAX + CONTROL_ROUTES_MAX];
 	uint32_t route_count;
@@ -528,6 +541,11 @@ void neighbours_step(struct control *ctl);
 
 /* icmp.c */
 void icmp_frame(struct control *ctl, const struct exc_frame *exc);
+
+/* pmtu.c */
+uint32_t pmtu_of(struct control *ctl, be32 addr); /* bytes of a packet; UINT32_MAX: nothing is known */
+/* A router cannot pass on a packet of a connection; mtu 0: it does not say what it could. */
+void pmtu_told(struct control *ctl, uint32_t index, uint32_t mtu, uint32_t quoted_len);
 
 /* route.c */
 int routes_init(struct control *ctl, char err[256]);

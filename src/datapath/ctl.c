@@ -249,6 +249,19 @@ static void keepalive_work(struct datapath *dp, struct conn *c)
 	count(dp, CNT_tx_acks);
 }
 
+static void mtu_work(struct datapath *dp, const struct ctl_mtu *w)
+{
+	struct conn *c = &dp->conns[w->conn];
+	uint32_t headers = 40u + (c->tcp.flags & TCPF_TIMESTAMPS ? 12u : 0u);
+	bool send = false;
+
+	if (!(c->host.flags & HOST_LIVE) || w->mtu < headers + 64u)
+		return;
+	protocol_mss(&c->tcp, w->mtu - headers, &send);
+	if (send)
+		scheduler_add(dp, c, w->conn);
+}
+
 static void options_work(struct datapath *dp, const struct ctl_options *w)
 {
 	struct conn *c = &dp->conns[w->conn];
@@ -447,6 +460,9 @@ unsigned ctl_poll(struct datapath *dp)
 			memcpy(dp->conns[w->conn].id.remote_mac, w->mac, 6);
 			break;
 		}
+		case CTL_MTU:
+			mtu_work(dp, record);
+			break;
 		case CTL_OPTIONS:
 			options_work(dp, record);
 			break;

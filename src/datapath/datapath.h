@@ -87,6 +87,7 @@ enum ctl_type {
 	CTL_TIMERS_OFF,	 /* ctl_conn: no deadline seemed set: CONN_EVENT_TIMERS_IDLE or CONN_EVENT_TIMER
 			    answers */
 	CTL_KEEPALIVE,	 /* ctl_conn: probe an idle peer; nothing when it is not idle any more */
+	CTL_MTU,	 /* ctl_mtu: the path to one peer takes only smaller packets */
 	CTL_OPTIONS,	 /* ctl_options: DSCP and TTL of what one connection sends */
 	CTL_NEIGHBOUR,	 /* ctl_neighbour: a new next hop for one connection */
 	CTL_REGION,	 /* ctl_region: a region comes (base) or goes (base NULL) */
@@ -105,6 +106,11 @@ struct ctl_conn {
 };
 #define CTL_INSTALL_ACK 0x1u /* send an ACK at once (third segment of an active open) */
 
+struct ctl_mtu {
+	uint32_t type;
+	uint32_t conn;
+	uint32_t mtu; /* bytes of an IP packet */
+};
 struct ctl_options {
 	uint32_t type;
 	uint32_t conn;

@@ -126,6 +126,8 @@ _Static_assert(offsetof(struct tcp_state, flags) == offsetof(struct tcp_state, m
 /* FLEXTOE_HC_MORE, _PUSH, _QUICKACK, _SLOWACK. *send as in protocol_host(). */
 void protocol_hints(struct tcp_state *t, uint32_t flags, bool *send);
 
+/* Segments are to have at most mss bytes from now on: what is in flight was too large and is sent again. */
+void protocol_mss(struct tcp_state *t, uint32_t mss, bool *send);
 /* Plans a keepalive probe; false: the connection is not idle. tcp_state.probes counts those without answer.
  */
 bool protocol_keepalive(struct tcp_state *t, struct tx_plan *plan);

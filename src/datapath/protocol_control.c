@@ -36,3 +36,22 @@ bool protocol_keepalive(struct tcp_state *t, struct tx_plan *plan)
 	plan->seq = t->snd_una - 1u; /* RFC 9293 3.8.4: SEG.SEQ = SND.NXT-1, which must be answered */
 	return true;
 }
+
+/*
+ * RFC 1191 6.4: not a sign of congestion, so the window stays. Sent again as after a timeout, whose
+ * bookkeeping keeps duplicate ACKs from being taken for a loss until `recover`.
+ */
+void protocol_mss(struct tcp_state *t, uint32_t mss, bool *send)
+{
+	if (protocol_ended(t) || mss >= t->mss)
+		return;
+	t->mss = (uint16_t)mss;
+	if (t->snd_una == t->snd_max || (t->flags & TCPF_PERSIST))
+		return;
+	t->snd_nxt = t->snd_una;
+	t->recover = t->snd_max;
+	t->dupacks = 0;
+	t->flags = (uint16_t)((t->flags & ~(TCPF_RECOVERY | TCPF_RTT_TIMING)) | TCPF_RTO_RECOVERY);
+	t->due &= (uint8_t)~DUE_RETRANSMIT;
+	*send = true;
+}

@@ -807,6 +807,98 @@ static void icmp_ends_an_attempt(void **state)
 	assert_int_equal(result_of(FLEXTOE_HC_CONNECT).error, EHOSTUNREACH);
 }
 
+static void options_for(uint8_t what, uint32_t target, struct flextoe_hc_options options)
+{
+	struct exc_hc e = {.type = EXC_HC};
+
+	options.type = FLEXTOE_HC_OPTIONS;
+	options.applies_to = what;
+	options.target = target;
+	e.hc.options = options;
+	fake_exc(dp, &e, sizeof(e));
+	poll_at(0);
+	nothing();
+}
+
+static void a_listeners_options_are_its_connections(void **state)
+{
+	const struct fake_record *r;
+	const struct conn_setup *s;
+
+	(void)state;
+	options_for(FLEXTOE_OPTIONS_ENDPOINT, endpoint,
+		(struct flextoe_hc_options){.tos = 0x28, .ttl = 9, .maxseg = 800, .user_timeout_ms = 5});
+	in(.ctl = SYN, .seq = IRS, .options = linux_options, .options_len = sizeof(linux_options));
+	r = fake_take(dp);
+	assert_true(fake_parse(r, &seen));
+	iss = seen.seq;
+	assert_int_equal(seen.options.mss, 800);
+	assert_int_equal(r->frame.bytes[15], 0x28);
+	assert_int_equal(r->frame.bytes[22], 9);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .options = ts_options,
+		.options_len = sizeof(ts_options));
+	s = installed(0);
+	assert_int_equal(s->peer_mss, 800);
+	assert_int_equal(s->tos, 0x28);
+	assert_int_equal(s->ttl, 9);
+	assert_int_equal(ctl->conns[conn].options.user_timeout_ms, 5);
+}
+
+static void the_next_connect_has_its_options_alone(void **state)
+{
+	(void)state;
+	options_for(FLEXTOE_OPTIONS_CONNECT, 0,
+		(struct flextoe_hc_options){.syn_retries = 2, .maxseg = 1000, .user_timeout_ms = 60000});
+	connect_peer();
+	assert_int_equal(seen.options.mss, 1000);
+	for (unsigned second = 1; second <= 2; second++) {
+		poll_at((SECOND << (second - 1)) + 2000);
+		out(SYN, iss, 0);
+	}
+	poll_at(4 * SECOND + 2000);
+	assert_int_equal(result_of(FLEXTOE_HC_CONNECT).error, ETIMEDOUT);
+	connect_to(PEER_IP, 5000);
+	assert_true(fake_parse(fake_take(dp), &seen));
+	assert_int_equal(seen.options.mss, 1460);
+}
+
+static void a_connect_ends_with_the_user_timeout(void **state)
+{
+	(void)state;
+	options_for(FLEXTOE_OPTIONS_CONNECT, 0, (struct flextoe_hc_options){.user_timeout_ms = 1500});
+	connect_peer();
+	poll_at(SECOND + 2000);
+	out(SYN, iss, 0);
+	poll_at(SECOND / 2);
+	assert_int_equal(result_of(FLEXTOE_HC_CONNECT).error, ETIMEDOUT);
+}
+
+static void deferred_accept_waits_for_data(void **state)
+{
+	(void)state;
+	options_for(FLEXTOE_OPTIONS_ENDPOINT, endpoint, (struct flextoe_hc_options){.defer_accept_s = 5});
+	in(.ctl = SYN, .seq = IRS);
+	out_synack();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u);
+	nothing();
+	poll_at(3 * SECOND);
+	nothing(); /* it has been acknowledged: not sent again */
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .payload = "GET");
+	installed(0);
+	opened(FLEXTOE_NTF_ACCEPT);
+	assert_int_equal(fake_take(dp)->type, CTL_INJECT);
+	/* and not for ever */
+	in(.ctl = SYN, .seq = IRS, .src_port = 5001);
+	out_synack();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 5001);
+	poll_at(SECOND + 2000);
+	nothing();
+	poll_at(4 * SECOND);
+	out_synack();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 5001);
+	installed(0);
+}
+
 static void to_ourselves(void **state)
 {
 	const struct fake_record *r;
@@ -866,6 +958,10 @@ int main(void)
 		CASE(next_hop_does_not_answer),
 		CASE(no_route_and_bad_requests),
 		CASE(icmp_ends_an_attempt),
+		CASE(a_listeners_options_are_its_connections),
+		CASE(the_next_connect_has_its_options_alone),
+		CASE(a_connect_ends_with_the_user_timeout),
+		CASE(deferred_accept_waits_for_data),
 		CASE(to_ourselves),
 	};
 

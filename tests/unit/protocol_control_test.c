@@ -202,6 +202,40 @@ static void quickack_and_its_end(void **state)
 	assert_false(t.due & DUE_ACK);
 }
 
+/* What was too large for the path is sent again in smaller pieces, with the same window. */
+static void smaller_segments_for_the_path(void **state)
+{
+	bool send = false;
+	uint32_t cwnd;
+
+	(void)state;
+	app(3000, 0);
+	for (int i = 0; i < 3; i++)
+		out(S(i * MSS), MSS);
+	cwnd = t.cwnd;
+	protocol_mss(&t, MSS + 1, &send); /* never larger */
+	assert_false(send);
+	protocol_mss(&t, 400, &send);
+	assert_true(send);
+	for (int i = 0; i < 7; i++) {
+		struct tx_plan p;
+
+		assert_true(protocol_tx(&t, 400, now, &p));
+		assert_int_equal(p.seq, S(i * 400));
+		assert_int_equal(p.len, 400);
+		assert_true(p.retransmission);
+	}
+	out(S(2800), 200);
+	assert_int_equal(t.cwnd, cwnd);
+	assert_true(t.ssthresh > cwnd);
+	for (int i = 0; i < 4; i++) /* our own doing, not a loss */
+		in(S(0), 0, 60000);
+	assert_false(t.flags & TCPF_RECOVERY);
+	assert_true(t.cwnd >= cwnd);
+	in(S(3000), 0, 60000);
+	assert_false(t.flags & TCPF_RTO_RECOVERY);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -213,6 +247,7 @@ int main(void)
 		CASE(the_end_of_the_stream_uncorks),
 		CASE(a_closed_window_is_not_the_cork),
 		CASE(quickack_and_its_end),
+		CASE(smaller_segments_for_the_path),
 	};
 
 	return cmocka_run_group_tests_name("protocol_control", tests, NULL, NULL);
