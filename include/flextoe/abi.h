@@ -66,9 +66,14 @@ enum flextoe_hc_type {
 	FLEXTOE_HC_LISTEN = 3, /* listen on a bound endpoint, or change its backlog */
 	FLEXTOE_HC_CONNECT =
 		4, /* open a connection, from a bound endpoint or with a port of the engine's choice */
-	FLEXTOE_HC_UNBIND = 5, /* give an endpoint up; connections still queued on a listener are reset */
+	FLEXTOE_HC_UNBIND = 5, /* give an endpoint up: the last one who does ends it, and what nobody has
+				  accepted is reset. Endpoint 0: every listener that was joined over this
+				  context */
 	FLEXTOE_HC_OPTIONS =
-		6, /* a socket's options as they are now (struct flextoe_hc_options); no answer */
+		6,	     /* a socket's options as they are now (struct flextoe_hc_options); no answer */
+	FLEXTOE_HC_JOIN = 7, /* accept from a listener that another process has (struct flextoe_hc_join) */
+	FLEXTOE_HC_WANT = 8, /* how many connections of a listener may be handed over (struct
+				flextoe_hc_want);   no answer */
 };
 
 /* Flags of an update. */
@@ -114,7 +119,7 @@ struct flextoe_hc_endpoint {
 	uint16_t local_port;  /* BIND: 0 for a free one */
 	uint16_t remote_port; /* CONNECT */
 	uint16_t backlog;     /* LISTEN: connections that may wait for accept() */
-	uint16_t flags;	      /* BIND: FLEXTOE_BIND_* */
+	uint16_t flags;	      /* BIND: FLEXTOE_BIND_*, LISTEN: FLEXTOE_LISTEN_* */
 	uint8_t rx_shift;     /* CONNECT, LISTEN: log2 of the receive buffer, 0 for the engine's default */
 	uint8_t tx_shift;     /* the same of the transmit buffer */
 	uint8_t reserved[4];
@@ -133,6 +138,32 @@ enum flextoe_congestion {
 
 #define FLEXTOE_BIND_REUSEADDR 0x0001u
 #define FLEXTOE_BIND_REUSEPORT 0x0002u
+#define FLEXTOE_LISTEN_WANTED  0x0001u /* connections come as WANT asks for them; else: all, at once */
+
+/*
+ * A listener may have several members, of one or more applications: each gets connections as it asks for
+ * them, and those nobody has asked for wait in the engine. Whoever shows the token that LISTEN's answer has
+ * told may join. A listener lives as long as it has a member or a holder (FLEXTOE_MSG_HOLD).
+ */
+struct flextoe_hc_join {
+	uint32_t cookie; /* as in struct flextoe_hc_endpoint */
+	uint32_t endpoint;
+	uint32_t token[2];
+	uint32_t reserved[3];
+	uint16_t reserved2;
+	uint8_t type;
+	uint8_t mark;
+};
+
+struct flextoe_hc_want {
+	uint32_t endpoint;
+	uint32_t limit; /* connections to be handed to this member since it joined, modulo 2^32; of several
+			   members each has at most one that it has not accepted, whatever it asks for */
+	uint32_t reserved[5];
+	uint16_t reserved2;
+	uint8_t type;
+	uint8_t mark;
+};
 
 /* What the options are for; connections that a listener accepts begin with the listener's. */
 enum flextoe_options_for {
@@ -166,6 +197,8 @@ struct flextoe_hc {
 		struct flextoe_hc_update update;
 		struct flextoe_hc_endpoint endpoint;
 		struct flextoe_hc_options options;
+		struct flextoe_hc_join join;
+		struct flextoe_hc_want want;
 		struct {
 			uint8_t body[30];
 			uint8_t type;
@@ -178,7 +211,7 @@ struct flextoe_hc {
 
 enum flextoe_ntf_type {
 	FLEXTOE_NTF_UPDATE = 1,	 /* a connection's positions and flags (struct flextoe_ntf_update) */
-	FLEXTOE_NTF_RESULT = 2,	 /* answer to BIND, LISTEN, UNBIND, and to a CONNECT that failed */
+	FLEXTOE_NTF_RESULT = 2,	 /* answer to BIND, LISTEN, UNBIND, JOIN, and to a CONNECT that failed */
 	FLEXTOE_NTF_ACCEPT = 3,	 /* a listener's handshake has completed (struct flextoe_ntf_opened) */
 	FLEXTOE_NTF_CONNECT = 4, /* the application's CONNECT has completed (struct flextoe_ntf_opened) */
 };
@@ -204,10 +237,11 @@ struct flextoe_ntf_update {
 struct flextoe_ntf_result {
 	uint32_t cookie;
 	uint32_t endpoint;   /* BIND: the endpoint's name, never 0 */
-	uint32_t local_addr; /* BIND: network byte order */
+	uint32_t local_addr; /* BIND, JOIN: network byte order */
 	uint16_t local_port;
-	uint16_t error; /* 0 or errno value */
-	uint32_t reserved1[3];
+	uint16_t error;	   /* 0 or errno value */
+	uint32_t token[2]; /* LISTEN: what JOIN and HOLD have to show */
+	uint32_t reserved1;
 	uint8_t request; /* the FLEXTOE_HC_* type that is answered */
 	uint8_t reserved2;
 	uint8_t type;
@@ -295,6 +329,10 @@ enum flextoe_msg_type {
 	FLEXTOE_MSG_STATUS =
 		6, /* struct flextoe_msg_status: a report as text, for `flextoe stat` and the like */
 	FLEXTOE_MSG_TEXT = 7, /* header and a piece of text; header.error 0: more follows, 1: the last one */
+	FLEXTOE_MSG_HOLD = 8, /* struct flextoe_msg_hold, first on a channel of its own -> the same, or ERROR:
+				 the listener lives at least until this channel hangs up */
+	FLEXTOE_MSG_ENTER = 9, /* header, on a channel that holds a listener -> the same with a socket: a new
+				  channel, for who may not connect any more; say HELLO or HOLD there */
 };
 
 #define FLEXTOE_MSG_MAX 32768u /* bytes in one message */
@@ -336,6 +374,13 @@ struct flextoe_msg_context {
 	uint32_t reserved;
 };
 
+struct flextoe_msg_hold {
+	struct flextoe_msg_header header;
+	uint32_t endpoint;
+	uint32_t token[2];
+	uint32_t reserved;
+};
+
 struct flextoe_msg_error {
 	struct flextoe_msg_header header; /* header.error: errno value */
 	char text[240];			  /* what happened and what to do, ends with 0 */
@@ -372,6 +417,8 @@ struct flextoe_msg_status {
 _Static_assert(sizeof(struct flextoe_hc_update) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_hc_endpoint) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_hc_options) == 32, "host-control descriptors are 32 bytes");
+_Static_assert(sizeof(struct flextoe_hc_join) == 32, "host-control descriptors are 32 bytes");
+_Static_assert(sizeof(struct flextoe_hc_want) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_hc) == 32, "host-control descriptors are 32 bytes");
 _Static_assert(sizeof(struct flextoe_ntf_update) == 32, "notifications are 32 bytes");
 _Static_assert(sizeof(struct flextoe_ntf_result) == 32, "notifications are 32 bytes");

@@ -160,8 +160,8 @@ int app_create(
 	app->uid = uid;
 	snprintf(app->name, sizeof(app->name), "%s", name);
 	app->region_size = ctl->config.region_size;
-	app->conn_head = app->endpoint_head = app->handshake_head = app->cursor = app->next_closing =
-		INDEX_NONE;
+	app->conn_head = app->endpoint_head = app->member_head = app->handshake_head = app->cursor =
+		app->next_closing = INDEX_NONE;
 	for (unsigned k = 0; k < FLEXTOE_CONTEXTS_MAX; k++)
 		app->contexts[k] = INDEX_NONE;
 	r = region_create(ctl, app, memfd);
@@ -240,8 +240,18 @@ void app_close(struct control *ctl, struct app *app, bool close_now)
 		app->client->app = INDEX_NONE;
 	app->client = NULL;
 	COUNT(ctl, apps_gone);
-	while (app->endpoint_head != INDEX_NONE)
-		endpoint_close(ctl, app->endpoint_head);
+	while (app->member_head != INDEX_NONE) {
+		uint32_t endpoint = ctl->members[app->member_head].endpoint;
+
+		member_leave(ctl, app->member_head);
+		endpoint_settle(ctl, endpoint);
+	}
+	while (app->endpoint_head != INDEX_NONE) {
+		uint32_t endpoint = app->endpoint_head;
+
+		endpoint_disown(ctl, endpoint);
+		endpoint_settle(ctl, endpoint);
+	}
 	while (app->handshake_head != INDEX_NONE)
 		handshake_drop(ctl, app->handshake_head);
 }
@@ -388,6 +398,10 @@ void control_quit(struct control *ctl)
 	ctl->quitting = true;
 	for (uint32_t i = 0; i < ctl->apps_high; i++)
 		app_close(ctl, &ctl->apps[i], true);
+	for (uint32_t i = 0; i < ctl->endpoints_high; i++) {
+		ctl->endpoints[i].holds = 0;
+		endpoint_settle(ctl, i);
+	}
 }
 
 bool control_is_quiet(const struct control *ctl)

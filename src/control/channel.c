@@ -4,7 +4,8 @@
  * Applications register and get their region and contexts over it, tools ask for reports. Nothing here waits
  * for a peer: what does not fit into a socket's buffer is continued when it does, and meanwhile that peer is
  * not read. A socket that hangs up is an application that has exited. Messages are copied out before they are
- * looked at, and their length, version and type are checked. Control plane's thread.
+ * looked at, and their length, version and type are checked. A channel that has said HOLD keeps a listener
+ * alive instead: it goes with the listener's descriptor from process to process. Control plane's thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -85,11 +86,34 @@ fail:
 	return r;
 }
 
+/* The listener is no longer held by it, and ends if it was the last. */
+static void hold_end(struct control *ctl, struct client *client)
+{
+	struct endpoint *ep = client->hold ? endpoint_find(ctl, client->hold) : NULL;
+
+	client->hold = 0;
+	if (ep)
+		ep->holds--;
+}
+
+void channel_holds_look(struct control *ctl, uint32_t name)
+{
+	char c;
+
+	for (struct client *client = ctl->clients; client; client = client->next)
+		if (client->hold == name && recv(client->fd, &c, 1, MSG_DONTWAIT | MSG_PEEK) == 0)
+			hold_end(ctl, client); /* its own event closes it */
+}
+
 /* In the order of use: the client may be named by its application. */
 static void client_close(struct control *ctl, struct client *client)
 {
 	struct client **link = &ctl->clients;
+	struct endpoint *ep = client->hold ? endpoint_find(ctl, client->hold) : NULL;
 
+	hold_end(ctl, client);
+	if (ep)
+		endpoint_settle(ctl, listener_index(ctl, ep));
 	if (client->app != INDEX_NONE) {
 		struct app *app = &ctl->apps[client->app];
 
@@ -137,19 +161,14 @@ static void client_turn_away(struct control *ctl)
 	ctl->spare_fd = fcntl(ctl->epoll_fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static void client_accept(struct control *ctl)
+/* Makes the socket, whose other end is a peer's, a client. entered: see on_enter(). */
+static bool client_add(struct control *ctl, int fd, bool entered)
 {
-	int fd = accept4(ctl->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ucred cred = {0};
 	socklen_t len = sizeof(cred);
 	struct epoll_event ev = {.events = EPOLLIN};
 	struct client *client;
 
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE)
-			client_turn_away(ctl);
-		return;
-	}
 	client = ctl->clients_count < CLIENTS_MAX ? calloc(1, sizeof(*client)) : NULL;
 	ev.data.ptr = client;
 	if (!client || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
@@ -157,15 +176,27 @@ static void client_accept(struct control *ctl)
 		COUNT(ctl, app_refused);
 		free(client);
 		close(fd);
-		return;
+		return false;
 	}
 	client->fd = fd;
 	client->app = INDEX_NONE;
-	client->pid = (uint32_t)cred.pid;
-	client->uid = cred.uid;
+	client->entered = entered;
+	client->pid = entered ? 0 : (uint32_t)cred.pid;
+	client->uid = entered ? UINT32_MAX : cred.uid; /* nobody's, until it says something */
 	client->next = ctl->clients;
 	ctl->clients = client;
 	ctl->clients_count++;
+	return true;
+}
+
+static void client_accept(struct control *ctl)
+{
+	int fd = accept4(ctl->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0)
+		client_add(ctl, fd, false);
+	else if (errno == EMFILE || errno == ENFILE)
+		client_turn_away(ctl);
 }
 
 /* Sends a message with up to two descriptors. False: the peer does not read, or is gone. */
@@ -235,7 +266,7 @@ static bool on_hello(struct control *ctl, struct client *client, const struct fl
 	struct app *app;
 	int r;
 
-	if (client->app != INDEX_NONE)
+	if (client->app != INDEX_NONE || client->hold)
 		return client_refuse(client, EALREADY, "this process has registered already");
 	memcpy(name, hello->name, sizeof(name));
 	name[sizeof(name) - 1] = 0;
@@ -275,6 +306,51 @@ static bool on_context(struct control *ctl, struct client *client)
 	fds[0] = ctl->contexts[app->contexts[msg.number]].wake_fd;
 	fds[1] = ctl->config.doorbell_fd;
 	return client_send(client, &msg, sizeof(msg), fds, 2);
+}
+
+/* Whoever has the descriptor of a listener has its token; the token is the permission. */
+static bool on_hold(struct control *ctl, struct client *client, const struct flextoe_msg_hold *hold)
+{
+	struct flextoe_msg_hold msg = {.header = header_of(FLEXTOE_MSG_HOLD, sizeof(msg), 0)};
+	struct endpoint *ep = endpoint_find(ctl, hold->endpoint);
+
+	if (client->app != INDEX_NONE || client->hold)
+		return client_refuse(client, EALREADY, "this channel has a use already");
+	if (!ep || ep->token[0] != hold->token[0] || ep->token[1] != hold->token[1])
+		return client_refuse(client, ENOENT, "there is no such listener");
+	client->hold = hold->endpoint;
+	ep->holds++;
+	msg.endpoint = hold->endpoint;
+	return client_send(client, &msg, sizeof(msg), NULL, 0);
+}
+
+/*
+ * A process that has a listener but may not open our socket, since it has given up its rights, comes in over
+ * the listener's channel: it gets a channel of its own. Several may ask at once; it does not matter who gets
+ * which. Who it is, the kernel tells with every message (SCM_CREDENTIALS).
+ */
+static bool on_enter(struct control *ctl, struct client *client)
+{
+	struct flextoe_msg_header msg = header_of(FLEXTOE_MSG_ENTER, sizeof(msg), 0);
+	const int on = 1;
+	int fds[2], flags;
+
+	if (!client->hold)
+		return client_refuse(client, EPERM, "this channel holds no listener");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return client_refuse(client, errno, "the engine has no descriptor left");
+	flags = fcntl(fds[0], F_GETFL);
+	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) < 0 ||
+		setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0) {
+		close(fds[0]);
+		close(fds[1]);
+		return client_refuse(client, EIO, "no channel could be made");
+	}
+	/* Should this fail, the pair's other end is closed, and the new client with it. */
+	if (client_add(ctl, fds[0], true))
+		client_send(client, &msg, sizeof(msg), &fds[1], 1);
+	close(fds[1]);
+	return true;
 }
 
 static uint32_t state_number(unsigned phase)
@@ -410,6 +486,12 @@ static bool on_message(struct control *ctl, struct client *client, const void *b
 	case FLEXTOE_MSG_STATUS:
 		want = sizeof(struct flextoe_msg_status);
 		break;
+	case FLEXTOE_MSG_HOLD:
+		want = sizeof(struct flextoe_msg_hold);
+		break;
+	case FLEXTOE_MSG_ENTER:
+		want = sizeof(*h);
+		break;
 	default:
 		goto bad;
 	}
@@ -422,6 +504,10 @@ static bool on_message(struct control *ctl, struct client *client, const void *b
 		return on_context(ctl, client);
 	case FLEXTOE_MSG_CONN_INFO:
 		return on_conn_info(ctl, client, bytes);
+	case FLEXTOE_MSG_HOLD:
+		return on_hold(ctl, client, bytes);
+	case FLEXTOE_MSG_ENTER:
+		return on_enter(ctl, client);
 	default:
 		return on_status(ctl, client, bytes);
 	}
@@ -429,6 +515,37 @@ bad:
 	COUNT(ctl, app_bad_message);
 	control_log(ctl, "pid %u sent a malformed message; its channel is closed", client->pid);
 	return false;
+}
+
+/*
+ * A message's real length, as recv() with MSG_TRUNC. Descriptors a peer may attach are thrown away by the
+ * kernel: there is no room for them.
+ */
+static ssize_t client_receive(struct client *client, void *bytes, size_t size)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {.iov_base = bytes, .iov_len = size};
+	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct cmsghdr *cmsg;
+	struct ucred cred;
+	ssize_t n;
+
+	if (client->entered) {
+		mh.msg_control = control.bytes;
+		mh.msg_controllen = CMSG_LEN(sizeof(cred));
+	}
+	n = recvmsg(client->fd, &mh, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+	cmsg = n > 0 && client->entered ? CMSG_FIRSTHDR(&mh) : NULL;
+	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_CREDENTIALS &&
+		cmsg->cmsg_len == CMSG_LEN(sizeof(cred))) {
+		memcpy(&cred, CMSG_DATA(cmsg), sizeof(cred));
+		client->pid = (uint32_t)cred.pid;
+		client->uid = cred.uid;
+	}
+	return n;
 }
 
 /* False: the client is to be closed. */
@@ -441,8 +558,7 @@ static bool client_read(struct control *ctl, struct client *client)
 	} msg;
 
 	for (unsigned i = 0; i < MESSAGES_BATCH && !client->report; i++) {
-		/* Descriptors a peer may attach are thrown away by the kernel: there is no room for them. */
-		ssize_t n = recv(client->fd, msg.bytes, sizeof(msg.bytes), MSG_DONTWAIT | MSG_TRUNC);
+		ssize_t n = client_receive(client, msg.bytes, sizeof(msg.bytes));
 
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR;

@@ -49,6 +49,7 @@ static struct control_conn *conn_alloc(struct control *ctl, uint32_t *index)
 		.queue_next = INDEX_NONE,
 		.queue_prev = INDEX_NONE,
 		.endpoint = INDEX_NONE,
+		.member = INDEX_NONE,
 	};
 	ctl->conns_open++;
 	return c;
@@ -64,12 +65,15 @@ static void conn_unalloc(struct control *ctl, uint32_t index)
 	ctl->conns_open--;
 }
 
-static void queue_add(struct control *ctl, uint32_t index, uint32_t endpoint)
+static void queue_add(struct control *ctl, uint32_t index, uint32_t endpoint, uint32_t member)
 {
 	struct control_conn *c = &ctl->conns[index];
 	struct endpoint *ep = &ctl->endpoints[endpoint];
 
+	ctl->members[member].granted++;
+	ctl->members[member].waiting++;
 	c->endpoint = endpoint;
+	c->member = member;
 	c->flags |= CTLCONN_QUEUED;
 	c->queue_next = ep->conn_head;
 	if (ep->conn_head != INDEX_NONE)
@@ -95,6 +99,9 @@ static void queue_del(struct control *ctl, uint32_t index)
 	c->queue_next = c->queue_prev = INDEX_NONE;
 	c->flags &= (uint16_t)~CTLCONN_QUEUED;
 	ep->queued--;
+	if (c->member != INDEX_NONE)
+		member_accepted(ctl, c->member);
+	c->member = INDEX_NONE;
 }
 
 static void app_list_add(struct control *ctl, struct app *app, uint32_t index)
@@ -136,7 +143,7 @@ static void notify_opened(struct control *ctl, const struct handshake *hs, const
 	struct ctl_notify record = {.type = CTL_NOTIFY, .context = setup->context};
 
 	record.ntf.opened = (struct flextoe_ntf_opened){
-		.cookie = hs->active ? hs->cookie : ctl->endpoints[hs->endpoint].cookie,
+		.cookie = hs->active ? hs->cookie : ctl->members[hs->member].cookie,
 		.conn = setup->handle,
 		.local_addr = setup->local_addr,
 		.remote_addr = setup->remote_addr,
@@ -163,16 +170,14 @@ static uint16_t send_mss(struct control *ctl, const struct handshake *hs)
 
 int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool ack_now)
 {
-	struct endpoint *ep = hs->active ? NULL : &ctl->endpoints[hs->endpoint];
-	struct app *app = &ctl->apps[ep ? ep->app : hs->app];
-	uint32_t endpoint = hs->endpoint, handle, index;
+	const struct member *to = hs->active ? NULL : &ctl->members[hs->member];
+	struct app *app = &ctl->apps[to ? to->app : hs->app];
+	uint32_t endpoint = hs->endpoint, member = hs->member, handle, index;
 	bool active = hs->active;
 	struct control_conn *c;
 	struct conn_setup setup;
 	int r;
 
-	if (ep && ep->queued >= ep->backlog)
-		return -ENFILE;
 	c = conn_alloc(ctl, &index);
 	if (!c)
 		return -ENOBUFS;
@@ -202,7 +207,7 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		.tos = hs->options.tos,
 		.ttl = hs->options.ttl,
 		.app = app->number,
-		.context = ep ? ep->context : hs->context,
+		.context = to ? to->context : hs->context,
 		.handle = handle,
 		.iss = hs->iss,
 		.irs = hs->irs,
@@ -214,8 +219,7 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		.timestamps = hs->peer_timestamps,
 		.sack = hs->peer_sack,
 		.ts_recent = hs->ts_recent,
-		/* Karn: a retransmitted handshake measures nothing */
-		.srtt_us = hs->retries ? 0 : (uint32_t)(ctl->now_us - hs->sent_us) + 1u,
+		.srtt_us = hs->rtt_us,
 		.rx_page = c->rx_page,
 		.tx_page = c->tx_page,
 		.rx_shift = c->rx_shift,
@@ -236,7 +240,7 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		c->flags |= CTLCONN_ACTIVE;
 		COUNT(ctl, active_opens);
 	} else {
-		queue_add(ctl, index, endpoint);
+		queue_add(ctl, index, endpoint, member);
 		COUNT(ctl, passive_opens);
 	}
 	return 0;

@@ -168,6 +168,8 @@ int control_create(const struct control_config *config, struct control **out, ch
 	if (r == 0)
 		r = endpoints_init(ctl);
 	if (r == 0)
+		r = members_init(ctl);
+	if (r == 0)
 		r = time_wait_init(ctl);
 	if (r == 0)
 		r = apps_init(ctl);
@@ -198,6 +200,7 @@ void control_destroy(struct control *ctl)
 				conn_reset(ctl, i, ECONNRESET);
 	apps_free(ctl);
 	time_wait_free(ctl);
+	members_free(ctl);
 	endpoints_free(ctl);
 	handshakes_free(ctl);
 	conns_free(ctl);
@@ -336,6 +339,8 @@ unsigned control_poll(struct control *ctl, uint64_t now_us, bool sockets)
 	time_wait_step(ctl);
 	if (ctl->endpoints_closing != INDEX_NONE)
 		endpoints_step(ctl);
+	if (ctl->endpoints_feed != INDEX_NONE)
+		members_step(ctl);
 	neighbours_step(ctl);
 	if (sockets && ctl->epoll_fd >= 0)
 		n += channel_step(ctl);
@@ -359,7 +364,7 @@ uint64_t control_next_us(struct control *ctl, uint64_t now_us)
 	other = apps_next_us(ctl);
 	if (other < next)
 		next = other;
-	if (ctl->move_neighbour != INDEX_NONE)
+	if (ctl->move_neighbour != INDEX_NONE || ctl->endpoints_feed != INDEX_NONE)
 		return 0;
 	if (next == UINT64_MAX)
 		return UINT64_MAX;

@@ -10,8 +10,13 @@
  * Handshakes in progress count into their listener's backlog. When they have filled it (a SYN flood), further
  * SYNs are answered with a cookie and keep nothing here; when connections that nobody accepts have, the SYN
  * is dropped. So no handshake has to make place for another.
+ *
+ * A passive one that is complete while no member of its listener has asked for a connection is parked: to its
+ * peer it is established. The first frames the peer sends are kept, in order and without acknowledging them,
+ * and run through the data path when the connection is handed over; the peer sends again what was not kept.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "control/state.h"
@@ -20,6 +25,9 @@
 #define SYN_RETRIES    6u	/* gives up after 1 + 2 + ... + 64 = 127 s */
 #define SYNACK_RETRIES 5u	/* after 63 s */
 
+#define PARKED_FRAMES_BYTES 65536u	/* of one handshake */
+#define PARKED_BYTES_MAX    (64u << 20) /* of all */
+
 int handshakes_init(struct control *ctl)
 {
 	ctl->handshake_free = INDEX_NONE;
@@ -27,8 +35,12 @@ int handshakes_init(struct control *ctl)
 	return ctl->handshakes ? 0 : -ENOMEM;
 }
 
+static void frames_free(struct control *ctl, struct handshake *hs);
+
 void handshakes_free(struct control *ctl)
 {
+	for (uint32_t i = 0; ctl->handshakes && i < ctl->handshakes_high; i++)
+		frames_free(ctl, &ctl->handshakes[i]);
 	array_release(ctl->handshakes, HANDSHAKES_MAX, sizeof(*ctl->handshakes));
 }
 
@@ -48,14 +60,24 @@ static struct handshake *handshake_alloc(struct control *ctl, uint32_t *index)
 	hs = &ctl->handshakes[*index];
 	memset(hs, 0, sizeof(*hs));
 	hs->next = hs->prev = hs->waiting_next = hs->waiting_prev = INDEX_NONE;
-	hs->endpoint = INDEX_NONE;
+	hs->endpoint = hs->member = INDEX_NONE;
 	return hs;
 }
 
 /* Head of the list it is in: its listener's (oldest first) or its application's. */
 static uint32_t *list_head(struct control *ctl, const struct handshake *hs)
 {
-	return hs->active ? &ctl->apps[hs->app].handshake_head : &ctl->endpoints[hs->endpoint].handshake_head;
+	if (hs->active)
+		return &ctl->apps[hs->app].handshake_head;
+	return hs->parked ? &ctl->endpoints[hs->endpoint].parked_head
+			  : &ctl->endpoints[hs->endpoint].handshake_head;
+}
+
+/* Its end, of a listener's. */
+static uint32_t *list_tail(struct control *ctl, const struct handshake *hs)
+{
+	return hs->parked ? &ctl->endpoints[hs->endpoint].parked_tail
+			  : &ctl->endpoints[hs->endpoint].handshake_tail;
 }
 
 static void list_add(struct control *ctl, uint32_t index)
@@ -71,16 +93,20 @@ static void list_add(struct control *ctl, uint32_t index)
 		ctl->apps[hs->app].handshake_count++;
 		return;
 	}
-	struct endpoint *ep = &ctl->endpoints[hs->endpoint];
+	uint32_t *tail = list_tail(ctl, hs);
 
-	hs->prev = ep->handshake_tail;
+	hs->next = INDEX_NONE;
+	hs->prev = *tail;
 	if (hs->prev != INDEX_NONE)
 		ctl->handshakes[hs->prev].next = index;
 	else
 		*head = index;
-	ep->handshake_tail = index;
-	ep->half_open++;
+	*tail = index;
 	ctl->half_open++;
+	if (hs->parked)
+		ctl->endpoints[hs->endpoint].parked++;
+	else
+		ctl->endpoints[hs->endpoint].half_open++;
 }
 
 static void list_del(struct control *ctl, struct handshake *hs)
@@ -92,13 +118,28 @@ static void list_del(struct control *ctl, struct handshake *hs)
 	if (hs->next != INDEX_NONE)
 		ctl->handshakes[hs->next].prev = hs->prev;
 	else if (!hs->active)
-		ctl->endpoints[hs->endpoint].handshake_tail = hs->prev;
+		*list_tail(ctl, hs) = hs->prev;
 	if (hs->active) {
 		ctl->apps[hs->app].handshake_count--;
-	} else {
-		ctl->endpoints[hs->endpoint].half_open--;
-		ctl->half_open--;
+		return;
 	}
+	ctl->half_open--;
+	if (hs->parked)
+		ctl->endpoints[hs->endpoint].parked--;
+	else
+		ctl->endpoints[hs->endpoint].half_open--;
+}
+
+static void frames_free(struct control *ctl, struct handshake *hs)
+{
+	while (hs->frames) {
+		struct parked_frame *frame = hs->frames;
+
+		hs->frames = frame->next;
+		free(frame);
+	}
+	ctl->parked_bytes -= hs->frames_bytes;
+	hs->frames_bytes = 0;
 }
 
 /* Takes it out of everything. An active one's port is still counted: its connection inherits it, or the
@@ -112,6 +153,7 @@ static void handshake_free(struct control *ctl, uint32_t index)
 		neighbour_forget(ctl, index);
 	flows_del(ctl, FLOW_REF(FLOW_HANDSHAKE, index));
 	list_del(ctl, hs);
+	frames_free(ctl, hs);
 	hs->state = HANDSHAKE_FREE;
 	hs->next = ctl->handshake_free;
 	ctl->handshake_free = index;
@@ -254,31 +296,8 @@ static void handshake_take_syn(struct handshake *hs, const struct segment *seg)
 	memcpy(hs->mac, seg->src_mac, 6);
 }
 
-/* The handshake is complete. seg is run through the data path again when it carries more than the ACK. False:
- * there is no place for a connection; a passive handshake stays. */
 static bool handshake_complete(
-	struct control *ctl, uint32_t index, const struct segment *seg, uint32_t snd_wnd, bool ack_now)
-{
-	struct handshake *hs = &ctl->handshakes[index];
-	int r = conn_open(ctl, hs, snd_wnd, ack_now);
-
-	if (r == -ENFILE &&
-		!hs->active) { /* the backlog was made smaller meanwhile: the peer will try again */
-		COUNT(ctl, drop_syn_backlog);
-		return false;
-	}
-	if (r < 0) {
-		COUNT(ctl, drop_syn_resources);
-		if (hs->active) {
-			segment_reset_reply(ctl, seg);
-			handshake_fail(ctl, index, -r);
-		}
-		return false;
-	}
-	if (seg->payload_len || seg->ctl & TCP_FIN_)
-		control_frame(ctl, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
-	return true;
-}
+	struct control *ctl, uint32_t index, const struct segment *seg, uint32_t snd_wnd, bool ack_now);
 
 /* Answers a SYN without keeping it: cookie.c. RFC 6191: the old connection's numbers are told from the new
  * one's by timestamps then, or not at all. */
@@ -396,12 +415,12 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 		return;
 	}
 	COUNT(ctl, syn_received);
-	if (ep->queued >= ep->backlog) {
+	if (ep->queued + ep->parked >= ep->backlog) {
 		COUNT(ctl, drop_syn_backlog);
 		return;
 	}
 	hs = NULL;
-	if (ep->half_open + ep->queued < ep->backlog && ctl->half_open < HALF_OPEN_MAX)
+	if (ep->half_open + ep->parked + ep->queued < ep->backlog && ctl->half_open < HALF_OPEN_MAX)
 		hs = handshake_alloc(ctl, &index);
 	if (!hs) {
 		cookie_reply(ctl, ep, seg, old);
@@ -425,6 +444,130 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 	list_add(ctl, index);
 	handshake_send_syn(ctl, hs);
 	handshake_arm(ctl, index);
+}
+
+/* ---- parked ---- */
+
+/* Keeps what the next bytes of the stream are in, as far as there is room. */
+static void frame_keep(struct control *ctl, struct handshake *hs, const struct segment *seg)
+{
+	uint32_t size = (uint32_t)sizeof(struct parked_frame) + seg->frame_len;
+	struct parked_frame *frame, **link = &hs->frames;
+
+	if ((!seg->payload_len && !(seg->ctl & TCP_FIN_)) || seg->seq != hs->frames_end)
+		return;
+	if (hs->frames_bytes + size > PARKED_FRAMES_BYTES + sizeof(*frame) ||
+		ctl->parked_bytes + size > PARKED_BYTES_MAX || !(frame = malloc(size))) {
+		COUNT(ctl, drop_parked);
+		return;
+	}
+	frame->next = NULL;
+	frame->port = (uint16_t)seg->port;
+	frame->flags = seg->frame_flags;
+	frame->len = seg->frame_len;
+	memcpy(frame->bytes, seg->frame, seg->frame_len);
+	while (*link)
+		link = &(*link)->next;
+	*link = frame;
+	hs->frames_bytes += size;
+	ctl->parked_bytes += size;
+	hs->frames_end = seg->seq + segment_len(seg);
+}
+
+static void handshake_park(struct control *ctl, uint32_t index, const struct segment *seg)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	timer_stop(ctl, &hs->timer);
+	list_del(ctl, hs);
+	hs->parked = true;
+	list_add(ctl, index);
+	hs->frames_end = hs->irs + 1u;
+	frame_keep(ctl, hs, seg);
+	COUNT(ctl, passive_opens_parked);
+}
+
+int handshake_hand_over(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	struct parked_frame *frames = hs->frames;
+	uint32_t bytes = hs->frames_bytes;
+	int r;
+
+	hs->frames = NULL; /* conn_open() ends the handshake */
+	hs->frames_bytes = 0;
+	r = conn_open(ctl, hs, hs->snd_wnd, false);
+	if (r < 0) {
+		hs->frames = frames;
+		hs->frames_bytes = bytes;
+		return r;
+	}
+	ctl->parked_bytes -= bytes;
+	while (frames) {
+		struct parked_frame *frame = frames;
+
+		control_frame(ctl, CTL_INJECT, frame->port, frame->flags, frame->bytes, frame->len);
+		frames = frame->next;
+		free(frame);
+	}
+	return 0;
+}
+
+void handshake_refuse(struct control *ctl, uint32_t index)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	struct segment_out out = {
+		.port = hs->port,
+		.dst_mac = hs->mac,
+		.key = hs->flow.key,
+		.seq = hs->iss + 1u,
+		.ack = hs->irs + 1u,
+		.ctl = TCP_RST_ | TCP_ACK_,
+	};
+
+	segment_send(ctl, &out);
+	handshake_drop(ctl, index);
+}
+
+/* ---- segments ---- */
+
+/* The handshake is complete. seg is run through the data path again when it carries more than the ACK. False:
+ * there is no place for a connection; a passive handshake stays. */
+static bool handshake_complete(
+	struct control *ctl, uint32_t index, const struct segment *seg, uint32_t snd_wnd, bool ack_now)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+	int r;
+
+	/* Karn: a retransmitted handshake measures nothing. */
+	hs->rtt_us = hs->retries ? 0 : (uint32_t)(ctl->now_us - hs->sent_us) + 1u;
+	hs->snd_wnd = snd_wnd;
+	if (!hs->active) {
+		const struct endpoint *ep = &ctl->endpoints[hs->endpoint];
+
+		if (ep->queued + ep->parked >=
+			ep->backlog) { /* it was made smaller meanwhile: the peer will try again */
+			COUNT(ctl, drop_syn_backlog);
+			return false;
+		}
+		hs->member = ep->parked ? INDEX_NONE : member_choose(ctl, hs->endpoint);
+		if (hs->member == INDEX_NONE) {
+			handshake_park(ctl, index, seg);
+			return true;
+		}
+	}
+	r = conn_open(ctl, hs, snd_wnd, ack_now);
+	if (r < 0) {
+		COUNT(ctl, drop_syn_resources);
+		if (hs->active) {
+			segment_reset_reply(ctl, seg);
+			handshake_fail(ctl, index, -r);
+		}
+		return false;
+	}
+	if (seg->payload_len || seg->ctl & TCP_FIN_)
+		control_frame(ctl, CTL_INJECT, seg->port, seg->frame_flags, seg->frame, seg->frame_len);
+	return true;
 }
 
 static bool acceptable_sequence(const struct handshake *hs, const struct segment *seg)
@@ -507,6 +650,28 @@ static void syn_received_segment(struct control *ctl, uint32_t index, const stru
 	handshake_complete(ctl, index, seg, (uint32_t)seg->wnd << (crossing ? 0 : hs->snd_wscale), crossing);
 }
 
+/* ESTABLISHED in the peer's eyes. What is kept is not acknowledged, so RCV.NXT is still the first byte. */
+static void parked_segment(struct control *ctl, uint32_t index, const struct segment *seg)
+{
+	struct handshake *hs = &ctl->handshakes[index];
+
+	if (seg->ctl & TCP_RST_ && (seg->seq == hs->irs + 1u || seg->seq == hs->frames_end)) {
+		handshake_drop(ctl, index);
+		return;
+	}
+	if (seg->ctl & (TCP_RST_ | TCP_SYN_) || !acceptable_sequence(hs, seg)) {
+		COUNT(ctl, drop_handshake);
+		handshake_send_ack(ctl, hs); /* RFC 5961 3.2, 4.2 */
+		return;
+	}
+	if (!(seg->ctl & TCP_ACK_) || seg->ack != hs->iss + 1u) {
+		COUNT(ctl, drop_handshake);
+		return;
+	}
+	hs->snd_wnd = (uint32_t)seg->wnd << hs->snd_wscale;
+	frame_keep(ctl, hs, seg);
+}
+
 /* RFC 9293 3.10.7.3, state SYN-SENT, in its order. */
 static void syn_sent_segment(struct control *ctl, uint32_t index, const struct segment *seg)
 {
@@ -552,7 +717,9 @@ static void syn_sent_segment(struct control *ctl, uint32_t index, const struct s
 
 void handshake_segment(struct control *ctl, uint32_t index, const struct segment *seg)
 {
-	if (ctl->handshakes[index].state == HANDSHAKE_SYN_SENT)
+	if (ctl->handshakes[index].parked)
+		parked_segment(ctl, index, seg);
+	else if (ctl->handshakes[index].state == HANDSHAKE_SYN_SENT)
 		syn_sent_segment(ctl, index, seg);
 	else
 		syn_received_segment(ctl, index, seg);

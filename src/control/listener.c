@@ -2,7 +2,11 @@
 /*
  * Local addresses and ports: what applications have bound, who listens where, and which port a connection
  * without a bound one gets (RFC 6056 3.3.3: a secret offset for each destination and a counter). Answers
- * BIND, LISTEN, CONNECT and UNBIND; their descriptors come from applications, so every field is checked here.
+ * BIND, LISTEN, JOIN, CONNECT and UNBIND; their descriptors come from applications, so every field is checked
+ * here.
+ *
+ * An endpoint has an owner until that gives it up. A listener outlives its owner while others accept from it
+ * (member.c) or hold it: a descriptor of it may be with a process that has not said anything yet.
  *
  * Names of endpoints hold a generation, so that one that was given up does not name its successor. An
  * endpoint given up while connections wait in its queue lingers for a moment: accept() may have returned some
@@ -49,6 +53,24 @@ void notify_result(struct control *ctl, uint16_t context, uint8_t request, uint3
 	datapath_ctl(ctl->dp, &record, sizeof(record));
 }
 
+/* The same for a listener: where it is, and what lets others join. */
+static void listener_result(struct control *ctl, uint16_t context, const struct flextoe_hc_endpoint *hc,
+	const struct endpoint *ep)
+{
+	struct ctl_notify record = {.type = CTL_NOTIFY, .context = context};
+
+	record.ntf.result = (struct flextoe_ntf_result){
+		.cookie = hc->cookie,
+		.endpoint = hc->endpoint,
+		.local_addr = ep->addr,
+		.local_port = ep->port,
+		.token = {ep->token[0], ep->token[1]},
+		.request = hc->type,
+		.type = FLEXTOE_NTF_RESULT,
+	};
+	datapath_ctl(ctl->dp, &record, sizeof(record));
+}
+
 void port_release(struct control *ctl, be16 port)
 {
 	uint32_t *uses = &ctl->port_uses[from_be16(port)];
@@ -62,7 +84,8 @@ static uint32_t endpoint_name(const struct control *ctl, uint32_t index)
 	return ctl->endpoints[index].generation << ENDPOINT_INDEX_BITS | (index + 1u);
 }
 
-struct endpoint *endpoint_named(struct control *ctl, uint32_t name, uint16_t app)
+/* The endpoint of this name, or NULL. */
+static struct endpoint *endpoint_any(struct control *ctl, uint32_t name)
 {
 	uint32_t index = (name & ((1u << ENDPOINT_INDEX_BITS) - 1u)) - 1u;
 	struct endpoint *ep;
@@ -70,10 +93,25 @@ struct endpoint *endpoint_named(struct control *ctl, uint32_t name, uint16_t app
 	if (index >= ctl->endpoints_high)
 		return NULL;
 	ep = &ctl->endpoints[index];
-	if (ep->app != app || (ep->state != ENDPOINT_BOUND && ep->state != ENDPOINT_LISTENING) ||
+	if ((ep->state != ENDPOINT_BOUND && ep->state != ENDPOINT_LISTENING) ||
 		endpoint_name(ctl, index) != name)
 		return NULL;
 	return ep;
+}
+
+/* The same, if it is the application's. */
+struct endpoint *endpoint_named(struct control *ctl, uint32_t name, uint16_t app)
+{
+	struct endpoint *ep = endpoint_any(ctl, name);
+
+	return ep && ep->app == app ? ep : NULL;
+}
+
+struct endpoint *endpoint_find(struct control *ctl, uint32_t name)
+{
+	struct endpoint *ep = endpoint_any(ctl, name);
+
+	return ep && ep->state == ENDPOINT_LISTENING ? ep : NULL;
 }
 
 static bool addresses_overlap(be32 a, be32 b)
@@ -89,14 +127,29 @@ static bool may_share(const struct control *ctl, const struct endpoint *old, uin
 {
 	uint16_t both = old->flags & flags;
 
-	if (both & FLEXTOE_BIND_REUSEPORT && ctl->apps[old->app].uid == ctl->apps[app].uid)
+	if (both & FLEXTOE_BIND_REUSEPORT && old->uid == ctl->apps[app].uid)
 		return true;
 	return both & FLEXTOE_BIND_REUSEADDR && old->state != ENDPOINT_LISTENING;
 }
 
-static bool port_is_taken(const struct control *ctl, be32 addr, be16 port, uint16_t flags, uint16_t app)
+/* Ends listeners of this port whose last holder has hung up a moment ago. */
+static void port_settle(struct control *ctl, be16 port)
 {
-	uint32_t link = ctl->port_endpoints[from_be16(port)];
+	uint32_t link = ctl->port_endpoints[from_be16(port)], next;
+
+	for (; link; link = next) {
+		next = ctl->endpoints[link - 1u].port_next;
+		if (ctl->endpoints[link - 1u].app == APP_NONE)
+			endpoint_settle(ctl, link - 1u);
+	}
+}
+
+static bool port_is_taken(struct control *ctl, be32 addr, be16 port, uint16_t flags, uint16_t app)
+{
+	uint32_t link;
+
+	port_settle(ctl, port);
+	link = ctl->port_endpoints[from_be16(port)];
 
 	for (; link; link = ctl->endpoints[link - 1u].port_next) {
 		const struct endpoint *ep = &ctl->endpoints[link - 1u];
@@ -138,8 +191,8 @@ static int port_pick(struct control *ctl, be32 addr, be16 *port)
 	return -EADDRINUSE;
 }
 
-static int endpoint_bind(struct control *ctl, struct app *app, uint16_t context,
-	const struct flextoe_hc_endpoint *hc, uint32_t *name, be16 *port)
+static int endpoint_bind(struct control *ctl, struct app *app, const struct flextoe_hc_endpoint *hc,
+	uint32_t *name, be16 *port)
 {
 	struct endpoint *ep;
 	uint32_t index, generation;
@@ -175,11 +228,15 @@ static int endpoint_bind(struct control *ctl, struct app *app, uint16_t context,
 		.addr = hc->local_addr,
 		.port = *port,
 		.app = app->number,
-		.context = context,
-		.cookie = hc->cookie,
+		.uid = app->uid,
 		.flags = hc->flags,
 		.handshake_head = INDEX_NONE,
 		.handshake_tail = INDEX_NONE,
+		.parked_head = INDEX_NONE,
+		.parked_tail = INDEX_NONE,
+		.member_head = INDEX_NONE,
+		.feeding = ep->feeding,
+		.feed_next = ep->feed_next,
 		.conn_head = INDEX_NONE,
 		.closing_next = INDEX_NONE,
 		.prev = INDEX_NONE,
@@ -208,12 +265,15 @@ static int endpoint_listen(
 	struct control *ctl, struct app *app, uint16_t context, const struct flextoe_hc_endpoint *hc)
 {
 	struct endpoint *ep = endpoint_named(ctl, hc->endpoint, app->number);
+	int r;
 
-	if (!ep)
+	if (!ep || hc->flags & ~FLEXTOE_LISTEN_WANTED)
 		return -EINVAL;
 	if (ep->state != ENDPOINT_LISTENING) {
-		uint32_t link = ctl->port_endpoints[from_be16(ep->port)];
+		uint32_t link;
 
+		port_settle(ctl, ep->port);
+		link = ctl->port_endpoints[from_be16(ep->port)];
 		for (; link; link = ctl->endpoints[link - 1u].port_next) {
 			const struct endpoint *other = &ctl->endpoints[link - 1u];
 
@@ -223,10 +283,12 @@ static int endpoint_listen(
 				return -EADDRINUSE;
 		}
 	}
+	r = member_listen(ctl, listener_index(ctl, ep), app->number, context, hc->cookie,
+		!(hc->flags & FLEXTOE_LISTEN_WANTED));
+	if (r < 0)
+		return r;
 	ep->state = ENDPOINT_LISTENING;
 	ep->backlog = hc->backlog ? hc->backlog : 1;
-	ep->context = context;
-	ep->cookie = hc->cookie;
 	ep->rx_shift = buffer_shift(hc->rx_shift, ctl->config.rx_shift);
 	ep->tx_shift = buffer_shift(hc->tx_shift, ctl->config.tx_shift);
 	return 0;
@@ -352,7 +414,22 @@ struct endpoint *listener_find(struct control *ctl, const struct flow_key *key)
 	return NULL;
 }
 
-static void endpoint_unlink(struct control *ctl, uint32_t index)
+void endpoint_disown(struct control *ctl, uint32_t index)
+{
+	struct endpoint *ep = &ctl->endpoints[index];
+
+	ctl->apps[ep->app].endpoint_count--;
+	if (ep->prev != INDEX_NONE)
+		ctl->endpoints[ep->prev].next = ep->next;
+	else
+		ctl->apps[ep->app].endpoint_head = ep->next;
+	if (ep->next != INDEX_NONE)
+		ctl->endpoints[ep->next].prev = ep->prev;
+	ep->app = APP_NONE;
+}
+
+/* Ends an endpoint. Its name and port are free at once. */
+static void endpoint_close(struct control *ctl, uint32_t index)
 {
 	struct endpoint *ep = &ctl->endpoints[index];
 	uint32_t *link = &ctl->port_endpoints[from_be16(ep->port)];
@@ -361,27 +438,49 @@ static void endpoint_unlink(struct control *ctl, uint32_t index)
 		link = &ctl->endpoints[*link - 1u].port_next;
 	if (*link)
 		*link = ep->port_next;
-	ctl->apps[ep->app].endpoint_count--;
-	if (ep->prev != INDEX_NONE)
-		ctl->endpoints[ep->prev].next = ep->next;
-	else
-		ctl->apps[ep->app].endpoint_head = ep->next;
-	if (ep->next != INDEX_NONE)
-		ctl->endpoints[ep->next].prev = ep->prev;
-}
-
-/* Gives an endpoint up. Its name and port are free at once. */
-void endpoint_close(struct control *ctl, uint32_t index)
-{
-	struct endpoint *ep = &ctl->endpoints[index];
-
-	endpoint_unlink(ctl, index);
 	while (ep->handshake_head != INDEX_NONE)
 		handshake_drop(ctl, ep->handshake_head);
+	while (ep->parked_head != INDEX_NONE)
+		handshake_refuse(ctl, ep->parked_head);
 	ep->state = ENDPOINT_CLOSING;
 	ep->close_us = ctl->now_us + ENDPOINT_LINGER_US;
 	ep->closing_next = ctl->endpoints_closing;
 	ctl->endpoints_closing = index;
+}
+
+void endpoint_settle(struct control *ctl, uint32_t index)
+{
+	struct endpoint *ep = &ctl->endpoints[index];
+
+	if (ep->app != APP_NONE || ep->member_count ||
+		(ep->state != ENDPOINT_BOUND && ep->state != ENDPOINT_LISTENING))
+		return;
+	if (ep->holds)
+		channel_holds_look(ctl, endpoint_name(ctl, index));
+	if (!ep->holds)
+		endpoint_close(ctl, index);
+}
+
+static int endpoint_unbind(struct control *ctl, struct app *app, uint16_t context, uint32_t name)
+{
+	struct endpoint *ep = endpoint_any(ctl, name);
+	uint32_t member;
+
+	if (!name) {
+		members_leave_context(ctl, app, context);
+		return 0;
+	}
+	if (!ep)
+		return -EINVAL;
+	member = member_find(ctl, ep, app->number, context);
+	if (member == INDEX_NONE && ep->app != app->number)
+		return -EINVAL;
+	if (member != INDEX_NONE)
+		member_leave(ctl, member);
+	if (ep->app == app->number)
+		endpoint_disown(ctl, listener_index(ctl, ep));
+	endpoint_settle(ctl, listener_index(ctl, ep));
+	return 0;
 }
 
 /* Resets what nobody will accept any more, as far as the ring to the data path has room. */
@@ -446,11 +545,17 @@ void endpoint_request(struct control *ctl, const struct exc_hc *exc)
 	switch (hc->type) {
 	case FLEXTOE_HC_BIND:
 		name = 0;
-		r = endpoint_bind(ctl, app, exc->context, hc, &name, &port);
+		r = endpoint_bind(ctl, app, hc, &name, &port);
 		break;
 	case FLEXTOE_HC_LISTEN:
 		r = endpoint_listen(ctl, app, exc->context, hc);
 		break;
+	case FLEXTOE_HC_JOIN:
+		r = member_join(ctl, app, exc->context, &exc->hc.join);
+		break;
+	case FLEXTOE_HC_WANT:
+		member_want(ctl, app, exc->context, &exc->hc.want);
+		return;
 	case FLEXTOE_HC_CONNECT:
 		options = ctl->contexts[exc->context].connect_options;
 		ctl->contexts[exc->context].connect_options = (struct socket_options){0};
@@ -460,13 +565,15 @@ void endpoint_request(struct control *ctl, const struct exc_hc *exc)
 		COUNT(ctl, active_open_failures);
 		break;
 	case FLEXTOE_HC_UNBIND:
-		ep = endpoint_named(ctl, hc->endpoint, app->number);
-		r = ep ? 0 : -EINVAL;
-		if (ep)
-			endpoint_close(ctl, listener_index(ctl, ep));
+		r = endpoint_unbind(ctl, app, exc->context, hc->endpoint);
 		break;
 	default:
 		return;
 	}
-	notify_result(ctl, exc->context, hc->type, hc->cookie, name, addr, port, -r);
+	if (r == 0 && (hc->type == FLEXTOE_HC_LISTEN || hc->type == FLEXTOE_HC_JOIN)) {
+		ep = endpoint_any(ctl, name);
+		listener_result(ctl, exc->context, hc, ep);
+	} else {
+		notify_result(ctl, exc->context, hc->type, hc->cookie, name, addr, port, -r);
+	}
 }

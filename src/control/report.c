@@ -238,6 +238,14 @@ static uint32_t stage_end(const struct control *ctl, enum report_stage stage)
 	}
 }
 
+/* Whose a listener is: its owner's or, when that has gone, one's who accepts; NULL: nobody's yet. */
+static const struct app *listener_app(const struct control *ctl, const struct endpoint *ep)
+{
+	if (ep->app != APP_NONE)
+		return &ctl->apps[ep->app];
+	return ep->member_head == INDEX_NONE ? NULL : &ctl->apps[ctl->members[ep->member_head].app];
+}
+
 static bool endpoint_row(const struct control *ctl, uint32_t i, struct row *r)
 {
 	const struct endpoint *ep = &ctl->endpoints[i];
@@ -245,9 +253,9 @@ static bool endpoint_row(const struct control *ctl, uint32_t i, struct row *r)
 	if (ep->state != ENDPOINT_LISTENING)
 		return false;
 	*r = (struct row){.state = "LISTEN",
-		.app = &ctl->apps[ep->app],
+		.app = listener_app(ctl, ep),
 		.key = {.local_addr = ep->addr, .local_port = ep->port},
-		.rx_queue = ep->queued + ep->half_open,
+		.rx_queue = ep->queued + ep->parked + ep->half_open,
 		.tx_queue = ep->backlog};
 	return true;
 }
@@ -258,8 +266,10 @@ static bool handshake_row(const struct control *ctl, uint32_t i, struct row *r)
 
 	if (hs->state == HANDSHAKE_FREE)
 		return false;
-	*r = (struct row){.state = hs->state == HANDSHAKE_SYN_SENT ? "SYN-SENT" : "SYN-RECV",
-		.app = &ctl->apps[hs->active ? hs->app : ctl->endpoints[hs->endpoint].app],
+	*r = (struct row){.state = hs->parked			     ? "ACCEPT-WAIT"
+				   : hs->state == HANDSHAKE_SYN_SENT ? "SYN-SENT"
+								     : "SYN-RECV",
+		.app = hs->active ? &ctl->apps[hs->app] : listener_app(ctl, &ctl->endpoints[hs->endpoint]),
 		.key = hs->flow.key};
 	return true;
 }

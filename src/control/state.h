@@ -19,6 +19,7 @@
 #include "core/wheel.h"
 
 #define INDEX_NONE 0xffffffffu
+#define APP_NONE   0xffffu
 
 /* Bytes of control records that must fit before one exception or timer is handled: the most that one causes.
  */
@@ -30,6 +31,7 @@
 				    */
 #define APP_SHARE_MAX  32768u	   /* handshakes, and endpoints, of one application */
 #define ENDPOINTS_MAX  65536u
+#define MEMBERS_MAX    131072u
 #define NEIGHBOURS_MAX 1024u
 #define CLIENTS_MAX    4096u /* of the control channel */
 
@@ -124,6 +126,14 @@ struct socket_options {
 
 enum handshake_state { HANDSHAKE_FREE = 0, HANDSHAKE_SYN_SENT, HANDSHAKE_SYN_RECEIVED };
 
+/* A frame that came for a parked handshake; it is run through the data path when that is handed over. */
+struct parked_frame {
+	struct parked_frame *next;
+	uint16_t port, flags;
+	uint32_t len;
+	uint8_t bytes[];
+};
+
 struct handshake {
 	struct flow_node flow;
 	struct timer timer;
@@ -137,6 +147,11 @@ struct handshake {
 	uint32_t snd_wnd; /* last window the peer told, scaled as it must be */
 	uint64_t sent_us; /* of the first SYN or SYN-ACK, for the round trip */
 	uint64_t started_us;
+	struct parked_frame *frames; /* parked: what the peer has sent, in order */
+	uint32_t frames_bytes;
+	uint32_t frames_end;   /* seq after the last of them */
+	uint32_t rtt_us;       /* of the handshake, 0: it was retransmitted */
+	uint32_t member;       /* passive, complete: who gets the connection */
 	uint16_t app, context; /* active */
 	uint16_t peer_mss;
 	uint8_t state; /* enum handshake_state */
@@ -146,6 +161,7 @@ struct handshake {
 	bool active;				      /* ours: CONNECT */
 	bool waiting;				      /* for the next hop's answer to ARP */
 	bool acked;				      /* but its listener waits for data (TCP_DEFER_ACCEPT) */
+	bool parked;				      /* complete, and nobody has asked for the connection */
 	bool peer_timestamps, peer_sack, peer_wscale; /* offered by the peer's SYN (and by ours) */
 	uint8_t snd_wscale, rcv_wscale;
 	uint8_t rx_shift, tx_shift;
@@ -158,24 +174,44 @@ enum endpoint_state { ENDPOINT_FREE = 0, ENDPOINT_BOUND, ENDPOINT_LISTENING, END
 
 struct endpoint {
 	uint32_t port_next;  /* of those with the same local port; free list too */
-	uint32_t next, prev; /* of the application's list */
+	uint32_t next, prev; /* of its owner's list */
 	uint32_t closing_next;
 	uint32_t generation;
 	uint32_t cookie;
 	uint32_t backlog;
 	uint32_t half_open;			 /* handshakes in progress */
 	uint32_t queued;			 /* connections that accept() has not returned yet */
-	uint32_t handshake_head, handshake_tail; /* oldest first */
-	uint32_t conn_head;			 /* those queued */
-	uint64_t close_us;			 /* ENDPOINT_CLOSING: when what is still queued is reset */
-	uint64_t cookies_us;			 /* until then an ACK may bring a SYN cookie back */
-	be32 addr;				 /* 0: any */
+	uint32_t parked;			 /* complete, with no member that has asked for them */
+	uint32_t handshake_head, handshake_tail; /* those in progress, oldest first */
+	uint32_t parked_head, parked_tail;
+	uint32_t member_head, member_count; /* whose turn it is first */
+	uint32_t holds;			    /* channels that keep it alive */
+	uint32_t feed_next;		    /* of those to be looked at again */
+	uint32_t token[2];		    /* who shows it may join */
+	uint32_t conn_head;		    /* those queued */
+	uint64_t close_us;		    /* ENDPOINT_CLOSING: when what is still queued is reset */
+	uint64_t cookies_us;		    /* until then an ACK may bring a SYN cookie back */
+	be32 addr;			    /* 0: any */
 	be16 port;
-	uint16_t app, context;
+	uint16_t app;	/* the owner, who has bound it; APP_NONE: it has given it up */
 	uint16_t flags; /* FLEXTOE_BIND_* */
+	uint32_t uid;	/* of the owner */
 	uint8_t state;
 	uint8_t rx_shift, tx_shift;
 	struct socket_options options; /* connections begin with them */
+	bool feeding;		       /* in the list by feed_next */
+};
+
+/* Who accepts from a listener: one context of an application. */
+struct member {
+	uint32_t next;		     /* of the listener's, and free list */
+	uint32_t app_next, app_prev; /* of the application's list */
+	uint32_t endpoint;
+	uint32_t cookie;
+	uint32_t limit, granted; /* connections asked for, and handed over, since it joined */
+	uint32_t waiting;	 /* handed over and not accepted */
+	uint16_t app, context;
+	bool push; /* gets everything at once, without asking */
 };
 
 /* ---- connections in the data path ---- */
@@ -197,6 +233,7 @@ struct control_conn {
 	uint32_t app_next, app_prev;	 /* of the application's list; free list by app_next */
 	uint32_t queue_next, queue_prev; /* of the listener's queue */
 	uint32_t endpoint;		 /* with CTLCONN_QUEUED */
+	uint32_t member;		 /* the same: who has it, INDEX_NONE: one that is gone */
 	uint32_t generation;
 	uint32_t rx_page, tx_page;
 	uint64_t orphan_since_us; /* since when a released connection waits for nothing but the peer, 0: it
@@ -315,6 +352,7 @@ struct app {
 	uint32_t context_count;
 	uint32_t conn_head, conn_count;
 	uint32_t endpoint_head;
+	uint32_t member_head;
 	uint32_t handshake_head; /* active ones */
 	uint32_t handshake_count, endpoint_count;
 	uint32_t cursor; /* CLOSING: next connection to reset */
@@ -340,7 +378,9 @@ struct context {
 struct client {
 	struct client *next;
 	int fd;
-	uint32_t app; /* number, or INDEX_NONE */
+	uint32_t app;  /* number, or INDEX_NONE */
+	uint32_t hold; /* name of the listener it keeps alive, or 0 */
+	bool entered;  /* over another's channel: its messages carry who it is */
 	uint32_t pid, uid;
 	struct report *report; /* being sent, or NULL */
 	char *text;	       /* piece that waits for the socket */
@@ -382,6 +422,10 @@ struct control {
 	uint32_t *port_uses;	  /* by local port: connections we opened from it, TIME-WAIT included */
 	uint32_t ephemeral_next;
 	uint32_t endpoints_closing;
+	uint32_t endpoints_feed; /* those that may have connections to hand over */
+	struct member *members;
+	uint32_t members_high, member_free;
+	uint32_t parked_bytes; /* of all frames of parked handshakes */
 
 	struct time_wait *time_waits;
 	uint32_t time_wait_max, time_wait_high, time_wait_free, time_wait_head, time_wait_tail,
@@ -467,6 +511,9 @@ void handshake_neighbour(
 void handshake_error(struct control *ctl, const struct flow_key *key, uint32_t seq, int error);
 void handshake_take(struct control *ctl, uint32_t index); /* it has become a connection */
 void handshake_drop(struct control *ctl, uint32_t index); /* without a word */
+/* Makes a parked one, whose member is set, a connection: 0 or a negative errno (then it is as it was). */
+int handshake_hand_over(struct control *ctl, uint32_t index);
+void handshake_refuse(struct control *ctl, uint32_t index); /* a parked one: its peer is reset */
 
 /* cookie.c */
 #define COOKIE_PERIOD_US (UINT64_C(64) << 20) /* 67 s: longer than a peer repeats its first segment for */
@@ -495,7 +542,12 @@ static inline uint32_t listener_index(const struct control *ctl, const struct en
 {
 	return (uint32_t)(ep - ctl->endpoints);
 }
-void endpoint_close(struct control *ctl, uint32_t index);
+struct endpoint *endpoint_find(
+	struct control *ctl, uint32_t name); /* a listening one of this name, or NULL */
+/* The owner has given it up. */
+void endpoint_disown(struct control *ctl, uint32_t index);
+/* Ends it when nobody has it any more. */
+void endpoint_settle(struct control *ctl, uint32_t index);
 void endpoints_step(struct control *ctl);
 uint64_t endpoints_next_us(const struct control *ctl);
 void notify_result(struct control *ctl, uint16_t context, uint8_t request, uint32_t cookie, uint32_t endpoint,
@@ -510,6 +562,23 @@ void options_request(struct control *ctl, const struct exc_hc *exc);
 void liveness_begin(struct control *ctl, uint32_t index);
 /* Looks whether its peer is alive, and probes. True: it was given up. *next_us: look again no later. */
 bool liveness_look(struct control *ctl, uint32_t index, const struct tcp_state *tcp, uint64_t *next_us);
+
+/* member.c */
+int members_init(struct control *ctl);
+void members_free(struct control *ctl);
+uint32_t member_find(const struct control *ctl, const struct endpoint *ep, uint16_t app, uint16_t context);
+int member_listen(
+	struct control *ctl, uint32_t endpoint, uint16_t app, uint16_t context, uint32_t cookie, bool push);
+int member_join(struct control *ctl, struct app *app, uint16_t context, const struct flextoe_hc_join *join);
+int member_want(struct control *ctl, struct app *app, uint16_t context, const struct flextoe_hc_want *want);
+void member_leave(struct control *ctl, uint32_t index); /* the endpoint is to be settled then */
+void members_leave_context(struct control *ctl, struct app *app, uint16_t context);
+/* Whose turn it is to get a connection, or INDEX_NONE: nobody has asked. */
+uint32_t member_choose(struct control *ctl, uint32_t endpoint);
+void member_accepted(struct control *ctl, uint32_t member);
+/* Hands parked connections over, as far as they are asked for. */
+void members_feed(struct control *ctl, uint32_t endpoint);
+void members_step(struct control *ctl); /* goes on with what found the ring to the data path full */
 
 /* conns.c */
 struct control_conn *conn_named(struct control *ctl, uint32_t handle, uint16_t app); /* or NULL */
@@ -586,6 +655,8 @@ uint64_t apps_next_us(const struct control *ctl);
 int channel_init(struct control *ctl, char err[256]);
 void channel_free(struct control *ctl);
 unsigned channel_step(struct control *ctl);
+/* Looks whether channels that hold this endpoint have hung up; it is no longer held by those. */
+void channel_holds_look(struct control *ctl, uint32_t name);
 
 /* report.c */
 struct report *report_begin(struct control *ctl, uint32_t what); /* NULL: out of memory, or no such report */

@@ -191,7 +191,7 @@ enum exc_type {
 			       length;      Ethernet padding cut off. TCP frames have had their TCP checksum and
 			       header      length checked */
 	EXC_CONN,	    /* exc_conn: events of a connection; never lost */
-	EXC_HC,		    /* exc_hc: BIND, LISTEN, CONNECT, UNBIND, OPTIONS; never lost */
+	EXC_HC,		    /* exc_hc: all descriptors but UPDATE; never lost */
 	EXC_CONTEXT_BROKEN, /* exc_broken: the application broke the rules; never lost */
 };
 

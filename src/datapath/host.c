@@ -161,6 +161,8 @@ static unsigned context_poll(struct datapath *dp, uint32_t context)
 		case FLEXTOE_HC_CONNECT:
 		case FLEXTOE_HC_UNBIND:
 		case FLEXTOE_HC_OPTIONS:
+		case FLEXTOE_HC_JOIN:
+		case FLEXTOE_HC_WANT:
 			if (!forward(dp, context, &batch[done]))
 				goto full;
 			break;

@@ -16,7 +16,7 @@
 #include "core/checksum.h"
 #include "fake_datapath.h"
 
-#define ROUNDS 150000u
+#define ROUNDS 300000u
 
 static struct datapath *dp;
 static struct control *ctl;
@@ -112,7 +112,7 @@ static void garbage(void)
 static void request_at_random(void)
 {
 	struct flextoe_hc_endpoint hc = {
-		.type = (uint8_t)(chance(20) ? rnd(256) : 2 + rnd(4)),
+		.type = (uint8_t)(chance(20) ? rnd(256) : 2 + rnd(7)),
 		.endpoint = chance(4) ? rnd(0xffffffffu) : (1u + rnd(8)) << 17 | (1u + rnd(6)),
 		.local_addr = chance(3) ? OUR_IP : 0,
 		.remote_addr = chance(4)    ? OUR_IP
@@ -130,6 +130,12 @@ static void request_at_random(void)
 		uint32_t i = rnd(ctl->endpoints_high);
 
 		hc.endpoint = ctl->endpoints[i].generation << 17 | (i + 1u);
+		if (hc.type == FLEXTOE_HC_JOIN && !chance(4))
+			memcpy(&hc.local_addr, ctl->endpoints[i].token, sizeof(ctl->endpoints[i].token));
+		if (hc.type == FLEXTOE_HC_WANT) {
+			hc.cookie = hc.endpoint;
+			hc.endpoint = rnd(50);
+		}
 	}
 	fake_hc(dp, (uint16_t)(chance(20) ? rnd(65536) : rnd(4)),
 		(uint16_t)(chance(20) ? rnd(65536) : rnd(4)), &hc);
@@ -272,6 +278,8 @@ static void everything_at_random(void **state)
 	assert_int_equal(ctl->conns_open, 0);
 	assert_int_equal(ctl->handshakes_used, 0);
 	assert_int_equal(ctl->half_open, 0);
+	assert_int_equal(ctl->parked_bytes, 0);
+	assert_true(control_counters(ctl)[CNT_passive_opens_parked] > 100);
 	assert_int_equal(ctl->time_wait_count, 0);
 	for (uint32_t i = 0; i < 65536; i++) {
 		assert_int_equal(ctl->port_endpoints[i], 0);
