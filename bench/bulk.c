@@ -10,8 +10,8 @@
 
 #define REPETITIONS_MAX 15u
 
-static int measure_both(struct bench_run *run, const char *name, const char *server_mode,
-	const struct lab_load *load, struct lab_figures median[LAB_SIDES])
+static int measure_both(struct bench_run *run, const char *name, const struct lab_link *link,
+	const char *server_mode, const struct lab_load *load, struct lab_figures median[LAB_SIDES])
 {
 	struct lab_figures runs[LAB_SIDES][REPETITIONS_MAX];
 	struct lab_child *servers[LAB_SIDES] = {NULL, NULL};
@@ -26,7 +26,7 @@ static int measure_both(struct bench_run *run, const char *name, const char *ser
 		fprintf(stderr, "flextoe bench: ft-echo is not there: build first\n");
 		return -ENOENT;
 	}
-	err = lab_open(&lab);
+	err = lab_open(&lab, link);
 	for (side = 0; !err && side < LAB_SIDES; side++) {
 		servers[side] = lab_serve(&lab, (enum lab_side)side,
 			(const char *const[]){program, "--mode", server_mode, "--listen", "ADDR:7000", NULL},
@@ -47,42 +47,61 @@ static int measure_both(struct bench_run *run, const char *name, const char *ser
 	return err;
 }
 
+static int bulk_case(struct bench_run *run, const char *name, const struct lab_link *link,
+	const char *server_mode, const char *client_mode)
+{
+	struct lab_load load = {.mode = client_mode,
+		.port = 7000,
+		.connections = 1,
+		.pipeline = 1,
+		.size = 64,
+		.warmup_s = 0.5,
+		.seconds = run->seconds > 0 ? run->seconds : 2};
+	struct lab_figures f[LAB_SIDES];
+	const struct lab_figures *k = &f[LAB_KERNEL], *x = &f[LAB_FLEXTOE];
+	int err = measure_both(run, name, link, server_mode, &load, f);
+
+	if (err)
+		return err;
+	bench_add(run, name, "goodput", "Gbit/s", x->bytes_rate * 8 / 1e9, k->bytes_rate * 8 / 1e9);
+	bench_add(run, name, "app-cycles", "cycles/KiB", x->app_cycles, k->app_cycles);
+	bench_add(run, name, "engine-cycles", "cycles/KiB", x->engine_cycles, BENCH_NONE);
+	bench_add(run, name, "client-cpu", "% of a core", 100 * x->client_share, 100 * k->client_share);
+	bench_add(run, name, "server-cpu", "% of a core", 100 * (x->app_share + x->engine_share),
+		100 * k->app_share);
+	return 0;
+}
+
 static int bulk_run(struct bench_run *run)
 {
 	/* the direction is the server's, which is where FlexTOE is */
-	static const char *const cases[][3] = {{"receive", "sink", "send"}, {"send", "source", "receive"}};
-	unsigned i;
+	static const struct {
+		const char *name, *server, *client;
+	} directions[] = {{"receive", "sink", "send"}, {"send", "source", "receive"}};
+	static const struct lab_link *const links[] = {
+		&lab_tap, &lab_afxdp, &lab_afxdp_generic, &lab_afxdp_jumbo};
+	unsigned i, l;
 
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct lab_load load = {.mode = cases[i][2],
-			.port = 7000,
-			.connections = 1,
-			.pipeline = 1,
-			.size = 64,
-			.warmup_s = 0.5,
-			.seconds = run->seconds > 0 ? run->seconds : 2};
-		struct lab_figures f[LAB_SIDES];
-		const struct lab_figures *k = &f[LAB_KERNEL], *x = &f[LAB_FLEXTOE];
-		int err;
+	for (l = 0; l < ARRAY_SIZE(links); l++) {
+		for (i = 0; i < ARRAY_SIZE(directions); i++) {
+			char name[40];
+			int err;
 
-		if (!bench_wants(run, cases[i][0]))
-			continue;
-		err = measure_both(run, cases[i][0], cases[i][1], &load, f);
-		if (err)
-			return err;
-		bench_add(run, cases[i][0], "goodput", "Gbit/s", x->bytes_rate * 8 / 1e9,
-			k->bytes_rate * 8 / 1e9);
-		bench_add(run, cases[i][0], "app-cycles", "cycles/KiB", x->app_cycles, k->app_cycles);
-		bench_add(run, cases[i][0], "engine-cycles", "cycles/KiB", x->engine_cycles, BENCH_NONE);
-		bench_add(run, cases[i][0], "client-cpu", "% of a core", 100 * x->client_share,
-			100 * k->client_share);
-		bench_add(run, cases[i][0], "server-cpu", "% of a core",
-			100 * (x->app_share + x->engine_share), 100 * k->app_share);
+			snprintf(name, sizeof(name), "%s%s", directions[i].name, links[l]->suffix);
+			if (!bench_wants(run, name))
+				continue;
+			err = bulk_case(run, name, links[l], directions[i].server, directions[i].client);
+			if (err)
+				return err;
+		}
 	}
 	snprintf(run->note, sizeof(run->note),
-		"One stream between the server over FlexTOE (tap, MTU 1500) and a kernel client; baseline: "
-		"kernel TCP to kernel\n"
-		"TCP over veth. The direction is the server's.");
+		"One stream between the server over FlexTOE and a kernel client; baseline: kernel TCP to "
+		"kernel TCP over veth of the\n"
+		"same MTU. The direction is the server's. Without a suffix: tap, MTU 1500; -afxdp: AF_XDP on "
+		"veth in native mode, MTU\n"
+		"1500; -generic: in generic mode, where the client's 64 KiB segments arrive whole; -jumbo: "
+		"native mode, MTU 65535.");
 	return 0;
 }
 
@@ -108,7 +127,7 @@ static int connrate_run(struct bench_run *run)
 
 		if (!bench_wants(run, cases[i].name))
 			continue;
-		err = measure_both(run, cases[i].name, "echo", &load, f);
+		err = measure_both(run, cases[i].name, &lab_tap, "echo", &load, f);
 		if (err)
 			return err;
 		bench_add(run, cases[i].name, "rate", "connections/s", x->rate, k->rate);

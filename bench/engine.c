@@ -312,7 +312,7 @@ static int engine_run(struct bench_run *run)
 	struct lab_child *server = NULL;
 	char program[512];
 	struct lab lab;
-	int err = lab_open(&lab);
+	int err = lab_open(&lab, &lab_tap);
 
 	if (repetitions > 15)
 		repetitions = 15;

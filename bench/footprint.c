@@ -71,7 +71,7 @@ static int footprint_run(struct bench_run *run)
 	int err = 0;
 
 	for (i = 0; !err && i < STARTS; i++) {
-		err = lab_open(&lab);
+		err = lab_open(&lab, &lab_tap);
 		startup_s[i] = lab.startup_s;
 		if (!err)
 			idle_kib = lab_resident_kib(lab.flextoed->pid);

@@ -25,6 +25,12 @@
 
 extern char **environ;
 
+const struct lab_link lab_tap = {.suffix = "", .mtu = 1500};
+const struct lab_link lab_afxdp = {.suffix = "-afxdp", .afxdp = true, .mtu = 1500};
+const struct lab_link lab_afxdp_generic = {
+	.suffix = "-afxdp-generic", .afxdp = true, .generic = true, .mtu = 1500};
+const struct lab_link lab_afxdp_jumbo = {.suffix = "-afxdp-jumbo", .afxdp = true, .mtu = 65535};
+
 static int lab_fail(const char *what, int err)
 {
 	fprintf(stderr, "flextoe bench: %s: %s\n", what, strerror(err));
@@ -219,17 +225,34 @@ static int guardian_start(struct lab *lab)
 	return 0;
 }
 
-static int namespaces_make(const struct lab *lab)
+/* The veth whose one end flextoed takes with AF_XDP; it lies beside the kernel's own. */
+static int engine_veth_make(const struct lab *lab, unsigned mtu)
+{
+	const char *c = lab->client_ns, *s = lab->server_ns;
+
+	if (run_ip(false, "ip link add veth1 mtu %u netns %s type veth peer name veth1 mtu %u netns %s", mtu,
+		    c, mtu, s) ||
+		run_ip(false, "ip -n %s addr add 10.77.2.1/24 dev veth1", c) ||
+		run_ip(false, "ip -n %s link set veth1 up", c) ||
+		run_ip(false, "ip -n %s link set veth1 up", s))
+		return -EIO;
+	return 0;
+}
+
+static int namespaces_make(const struct lab *lab, const struct lab_link *link)
 {
 	const char *c = lab->client_ns, *s = lab->server_ns;
 
 	if (run_ip(false, "ip netns add %s", c) || run_ip(false, "ip netns add %s", s) ||
-		run_ip(false, "ip link add veth0 netns %s type veth peer name veth0 netns %s", c, s) ||
+		run_ip(false, "ip link add veth0 mtu %u netns %s type veth peer name veth0 mtu %u netns %s",
+			link->mtu, c, link->mtu, s) ||
 		run_ip(false, "ip -n %s addr add 10.77.1.1/24 dev veth0", c) ||
 		run_ip(false, "ip -n %s addr add " LAB_KERNEL_ADDR "/24 dev veth0", s) ||
 		run_ip(false, "ip -n %s link set veth0 up", c) ||
 		run_ip(false, "ip -n %s link set veth0 up", s) ||
 		run_ip(false, "ip -n %s link set lo up", c) || run_ip(false, "ip -n %s link set lo up", s))
+		return -EIO;
+	if (link->afxdp && engine_veth_make(lab, link->mtu))
 		return -EIO;
 	/* tens of thousands of short connections a second: the client must not run out of ports */
 	return run_ip(false,
@@ -274,29 +297,35 @@ static void log_show(const struct lab *lab)
 		fclose(f);
 }
 
-static int flextoed_start(struct lab *lab)
+static int flextoed_start(struct lab *lab, const struct lab_link *link)
 {
-	char program[512], config[96], line[512];
+	char program[512], config[96], line[512], device[160];
 	uint64_t start_us;
 	FILE *f;
 
 	if (!bench_program("flextoed", program, sizeof(program)))
 		return lab_fail("flextoed is not there: build first", ENOENT);
 	snprintf(config, sizeof(config), "%s/flextoed.conf", lab->dir);
+	if (link->afxdp)
+		snprintf(device, sizeof(device), "afxdp veth1 trust-checksum on generic %s",
+			link->generic ? "on" : "off");
+	else
+		snprintf(device, sizeof(device), "tap ftb%d netns %s peer 10.77.2.1/24 mtu %u", (int)getpid(),
+			lab->client_ns, link->mtu);
 	f = fopen(config, "w");
 	if (!f)
 		return lab_fail(config, errno);
 	fprintf(f,
 		"# made by flextoe bench\n"
-		"device tap ftb%d netns %s peer 10.77.2.1/24\n"
+		"device %s\n"
 		"address " LAB_ENGINE_ADDR "/24\n"
 		"socket %s\n"
 		"log %s/flextoed.log\n",
-		(int)getpid(), lab->client_ns, lab->socket_path, lab->dir);
+		device, lab->socket_path, lab->dir);
 	fclose(f);
 	start_us = clock_us();
-	lab->flextoed = lab_spawn(
-		lab, NULL, LAB_SERVER_CPU, (const char *const[]){program, "--config", config, NULL});
+	lab->flextoed = lab_spawn(lab, link->afxdp ? lab->server_ns : NULL, LAB_SERVER_CPU,
+		(const char *const[]){program, "--config", config, NULL});
 	if (!lab->flextoed || !lab_await(lab->flextoed, "ready", line, sizeof(line))) {
 		log_show(lab);
 		return lab_fail("flextoed did not start", EIO);
@@ -306,7 +335,7 @@ static int flextoed_start(struct lab *lab)
 	return 0;
 }
 
-int lab_open(struct lab *lab)
+int lab_open(struct lab *lab, const struct lab_link *link)
 {
 	char template[] = "/tmp/flextoe-bench-XXXXXX";
 	int err;
@@ -323,10 +352,10 @@ int lab_open(struct lab *lab)
 	err = guardian_start(lab);
 	if (err)
 		return lab_fail("guardian", -err);
-	err = namespaces_make(lab);
+	err = namespaces_make(lab, link);
 	if (err)
 		return lab_fail("cannot make network namespaces", -err);
-	return flextoed_start(lab);
+	return flextoed_start(lab, link);
 }
 
 void lab_close(struct lab *lab)

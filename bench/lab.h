@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The laboratory of the benchmarks with a kernel peer: a client's network namespace, joined by veth to a
- * server's namespace (kernel TCP) and by a tap to flextoed (FlexTOE). Server programs and flextoed run on the
- * first core, the client on the second. Everything made here is taken away by lab_close(), and also when this
- * process ends in any other way.
+ * server's namespace (kernel TCP) and by a tap or another veth to flextoed (FlexTOE). Server programs and
+ * flextoed run on the first core, the client on the second. Everything made here is taken away by
+ * lab_close(), and also when this process ends in any other way.
  */
 #ifndef BENCH_LAB_H
 #define BENCH_LAB_H
@@ -16,13 +16,25 @@
 #include "bench/bench.h"
 
 #define LAB_KERNEL_ADDR "10.77.1.2" /* the server's over veth */
-#define LAB_ENGINE_ADDR "10.77.2.2" /* flextoed's over the tap */
+#define LAB_ENGINE_ADDR "10.77.2.2" /* flextoed's */
 #define LAB_SERVER_CPU	0
 #define LAB_CLIENT_CPU	1
 #define LAB_ARGS	24
 #define LAB_CHILDREN	16
 
 enum lab_side { LAB_KERNEL, LAB_FLEXTOE, LAB_SIDES };
+
+/* What joins the client and flextoed; kernel TCP has a veth of the same MTU beside it. */
+struct lab_link {
+	const char *suffix; /* of the names of cases: "" or "-afxdp" */
+	bool afxdp;	    /* AF_XDP on a veth; else a tap */
+	bool generic;	    /* with afxdp: XDP's generic mode */
+	unsigned mtu;
+};
+extern const struct lab_link lab_tap;
+extern const struct lab_link lab_afxdp;		/* native mode, MTU 1500 */
+extern const struct lab_link lab_afxdp_generic; /* MTU 1500; the peer's 64 KiB segments arrive whole */
+extern const struct lab_link lab_afxdp_jumbo;	/* native mode, MTU 65535 */
 
 struct lab_child {
 	pid_t pid;
@@ -42,7 +54,7 @@ struct lab {
 
 /* Namespaces, links and flextoed. 0, or a negative errno after saying why on stderr; close it in either case.
  */
-int lab_open(struct lab *lab);
+int lab_open(struct lab *lab, const struct lab_link *link);
 void lab_close(struct lab *lab);
 
 /* Runs a program: netns NULL for the one we are in; cpu -1 for any. NULL after saying why on stderr. */

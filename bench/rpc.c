@@ -14,6 +14,7 @@
 struct rpc_case {
 	const char *name;
 	unsigned connections, pipeline;
+	const struct lab_link *link; /* cases of one link stand together */
 };
 
 static const char *const side_names[] = {"kernel TCP", "FlexTOE"};
@@ -70,13 +71,20 @@ static int rpc_cases(struct bench_run *run, struct lab *lab, struct lab_child *c
 	return 0;
 }
 
-static int rpc_serve_and_run(struct bench_run *run, const char *const *argv, const struct rpc_case *cases,
+/* The cases of one link. */
+static int rpc_link_run(struct bench_run *run, const char *const *argv, const struct rpc_case *cases,
 	unsigned count, const struct lab_load *load)
 {
 	struct lab_child *servers[LAB_SIDES];
+	bool wanted = false;
 	struct lab lab;
-	int err = lab_open(&lab);
+	int err;
 
+	for (unsigned i = 0; i < count; i++)
+		wanted = wanted || bench_wants(run, cases[i].name);
+	if (!wanted)
+		return 0;
+	err = lab_open(&lab, cases[0].link);
 	if (!err) {
 		servers[LAB_KERNEL] = lab_serve(&lab, LAB_KERNEL, argv, load->port);
 		servers[LAB_FLEXTOE] =
@@ -87,19 +95,38 @@ static int rpc_serve_and_run(struct bench_run *run, const char *const *argv, con
 	if (!err)
 		err = rpc_cases(run, &lab, servers, cases, count, load);
 	lab_close(&lab);
+	return err;
+}
+
+static int rpc_serve_and_run(struct bench_run *run, const char *const *argv, const struct rpc_case *cases,
+	unsigned count, const struct lab_load *load)
+{
+	int err = 0;
+
+	for (unsigned first = 0, end; first < count && !err; first = end) {
+		end = first + 1;
+		while (end < count && cases[end].link == cases[first].link)
+			end++;
+		err = rpc_link_run(run, argv, cases + first, end - first, load);
+	}
 	snprintf(run->note, sizeof(run->note),
-		"value: FlexTOE (the server and flextoed share core 0); baseline: kernel TCP over veth (the "
-		"server on core 0).\n"
-		"The client is the same kernel-TCP program on core 1. Cycles are process time x TSC "
-		"frequency / operations.\n"
-		"client-cpu near 100 %% says that the client, not the server, is what saturates.");
+		"value: FlexTOE (the server and flextoed share core 0), over tap or, -afxdp, over AF_XDP on "
+		"veth in native mode;\n"
+		"baseline: kernel TCP over veth (the server on core 0). The client is the same kernel-TCP "
+		"program on core 1.\n"
+		"Cycles are process time x TSC frequency / operations. client-cpu near 100 %% says that the "
+		"client, not the server,\n"
+		"is what saturates.");
 	return err;
 }
 
 static int rpc_run(struct bench_run *run)
 {
-	static const struct rpc_case cases[] = {
-		{"1x1", 1, 1}, {"16x1", 16, 1}, {"256x1", 256, 1}, {"16x16", 16, 16}, {"256x16", 256, 16}};
+	static const struct rpc_case cases[] = {{"1x1", 1, 1, &lab_tap}, {"16x1", 16, 1, &lab_tap},
+		{"256x1", 256, 1, &lab_tap}, {"16x16", 16, 16, &lab_tap}, {"256x16", 256, 16, &lab_tap},
+		{"1x1-afxdp", 1, 1, &lab_afxdp}, {"16x1-afxdp", 16, 1, &lab_afxdp},
+		{"256x1-afxdp", 256, 1, &lab_afxdp}, {"16x16-afxdp", 16, 16, &lab_afxdp},
+		{"256x16-afxdp", 256, 16, &lab_afxdp}};
 	struct lab_load load = {.mode = "echo",
 		.port = 7000,
 		.size = 64,
@@ -117,7 +144,9 @@ static int rpc_run(struct bench_run *run)
 
 static int memcached_run(struct bench_run *run)
 {
-	static const struct rpc_case cases[] = {{"1", 1, 1}, {"16", 16, 1}, {"256", 256, 1}};
+	static const struct rpc_case cases[] = {{"1", 1, 1, &lab_tap}, {"16", 16, 1, &lab_tap},
+		{"256", 256, 1, &lab_tap}, {"1-afxdp", 1, 1, &lab_afxdp}, {"16-afxdp", 16, 1, &lab_afxdp},
+		{"256-afxdp", 256, 1, &lab_afxdp}};
 	struct lab_load load = {.mode = "memcached",
 		.port = 11211,
 		.size = 100,
