@@ -7,9 +7,10 @@
  * thread. Holds no payload: what a peer sends before its connection is installed is run through the data path
  * again.
  *
- * Handshakes in progress count into their listener's backlog. When they have filled it (a SYN flood), further
- * SYNs are answered with a cookie and keep nothing here; when connections that nobody accepts have, the SYN
- * is dropped. So no handshake has to make place for another.
+ * Handshakes in progress count into their listener's backlog. When they have filled it and stay (a SYN
+ * flood), further SYNs are answered with a cookie and keep nothing here; when they came in a burst just now,
+ * or connections that nobody accepts have filled it, the SYN is dropped. So no handshake has to make place
+ * for another.
  *
  * A passive one that is complete while no member of its listener has asked for a connection is parked: to its
  * peer it is established. The first frames the peer sends are kept, in order and without acknowledging them,
@@ -325,6 +326,18 @@ static void cookie_reply(
 }
 
 /*
+ * Whether the handshakes that fill the backlog are there to stay: the oldest has had its SYN-ACK repeated. A
+ * burst of clients ends by itself, and its SYN that is dropped comes again in a second; a cookie would let a
+ * client believe in a connection for which there may be no place, and which hears nothing if the server
+ * speaks first.
+ */
+static bool flooded(const struct control *ctl, const struct endpoint *ep)
+{
+	return ctl->half_open >= HALF_OPEN_MAX ||
+	       (ep->half_open && ctl->handshakes[ep->handshake_head].retries);
+}
+
+/*
  * An ACK that nothing here asked for, to a listener that has given cookies out: whether it is settled,
  * because it brings one back. Then the handshake it belongs to is made, as it would have been kept, and
  * completed.
@@ -423,7 +436,10 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 	if (ep->half_open + ep->parked + ep->queued < ep->backlog && ctl->half_open < HALF_OPEN_MAX)
 		hs = handshake_alloc(ctl, &index);
 	if (!hs) {
-		cookie_reply(ctl, ep, seg, old);
+		if (flooded(ctl, ep))
+			cookie_reply(ctl, ep, seg, old);
+		else
+			COUNT(ctl, drop_syn_backlog);
 		return;
 	}
 	hs->state = HANDSHAKE_SYN_RECEIVED;

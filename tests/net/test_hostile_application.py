@@ -5,6 +5,7 @@ import array
 import mmap
 import os
 import random
+import re
 import socket
 import struct
 import time
@@ -13,7 +14,8 @@ import pytest
 
 from lab import ENGINE, Agent, wait_until
 
-VERSION = 1
+with open(os.path.join(os.path.dirname(__file__), "../../include/flextoe/abi.h"), encoding="utf-8") as header:
+    VERSION = int(re.search(r"FLEXTOE_ABI_VERSION (\d+)", header.read()).group(1))
 HELLO, WELCOME, CONTEXT, ERROR, CONN_INFO, STATUS, TEXT = range(1, 8)
 HC_SLOTS, NTF_SLOTS = 1024, 4096
 AREA = 4096 + 32 * HC_SLOTS + 32 * NTF_SLOTS

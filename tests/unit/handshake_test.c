@@ -342,6 +342,27 @@ static void fill_backlog(uint32_t sent[4])
 	}
 }
 
+/* The same, and nobody answers: the SYN-ACKs have been repeated. */
+static void flood(uint32_t sent[4])
+{
+	fill_backlog(sent);
+	poll_at(SECOND + 2000);
+	fake_clear(dp);
+}
+
+/* Clients that come at once are not a flood: what does not fit comes again, and is not told that it is in. */
+static void a_burst_gets_no_cookie(void **state)
+{
+	uint32_t sent[4];
+
+	(void)state;
+	fill_backlog(sent);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
+	nothing();
+	assert_int_equal(control_counters(ctl)[CNT_drop_syn_backlog], 1);
+	assert_int_equal(control_counters(ctl)[CNT_syn_cookies_sent], 0);
+}
+
 static void a_full_queue_drops_syns(void **state)
 {
 	uint32_t sent[4];
@@ -372,7 +393,7 @@ static void a_cookie_when_handshakes_fill_the_backlog(void **state)
 	(void)state;
 	poll_at(9u * COOKIE_PERIOD_US - fake_now % COOKIE_PERIOD_US -
 		7777777u); /* shortly before a period's end */
-	fill_backlog(sent);
+	flood(sent);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004, .options = linux_options,
 		.options_len = sizeof(linux_options));
 	out_synack();
@@ -412,7 +433,7 @@ static void a_cookie_without_timestamps_promises_little(void **state)
 	uint32_t sent[4];
 
 	(void)state;
-	fill_backlog(sent);
+	flood(sent);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004,
 		.options = (const uint8_t[]){2, 4, 2, 24, 3, 3, 7, 1, 4, 2, 1, 1},
 		.options_len = 12); /* MSS 536, window scale, SACK */
@@ -433,7 +454,7 @@ static void what_is_no_cookie(void **state)
 	(void)state;
 	in(.ctl = ACK, .seq = IRS + 1u, .ack = 1, .src_port = 6004); /* none was given out */
 	out(RST, 1, 0);
-	fill_backlog(sent);
+	flood(sent);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
 	out_synack();
 	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6005); /* another peer's */
@@ -500,7 +521,7 @@ static void a_cookie_does_not_overfill_the_queue(void **state)
 	uint32_t sent[4];
 
 	(void)state;
-	fill_backlog(sent);
+	flood(sent);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
 	out_synack();
 	for (uint16_t i = 0; i < 4; i++)
@@ -942,6 +963,7 @@ int main(void)
 		CASE(senseless_segments_to_a_listener),
 		CASE(hostile_options),
 		CASE(a_full_queue_drops_syns),
+		CASE(a_burst_gets_no_cookie),
 		CASE(a_cookie_when_handshakes_fill_the_backlog),
 		CASE(a_cookie_without_timestamps_promises_little),
 		CASE(what_is_no_cookie),
