@@ -4,10 +4,12 @@
  * through memory (umem) and four rings. Called by the one thread that polls the device; afxdp_open.c makes
  * the socket. Receiving makes no system call; sending makes one or more per tx_flush().
  *
- * The umem's chunks are divided for good: one half goes round through fill and receive ring, the other
- * through transmit and completion ring. A packet longer than a chunk comes and goes as several descriptors:
- * it is put together in a linear buffer on the way in, and cut on the way out; fragments (DEVICE_TX_GATHER)
- * are copied into chunks by tx_burst().
+ * The umem's chunks are divided for good: most go round through fill and receive ring, the rest through
+ * transmit and completion ring. All receive chunks are on offer, and the receive ring has a place for each:
+ * what arrives while we are not looking (an application has our core) waits. A packet longer than a chunk
+ * comes and goes as several descriptors: on the way in its pieces lie behind each other (afxdp.h), and are
+ * put together in a linear buffer only where they do not; it is cut on the way out; fragments
+ * (DEVICE_TX_GATHER) are copied into chunks by tx_burst().
  */
 #include "device/afxdp.h"
 
@@ -38,46 +40,53 @@ static uint32_t ring_ready(struct afxdp_ring *ring)
 /* Places the kernel has for us. */
 static uint32_t ring_room(struct afxdp_ring *ring, uint32_t wanted)
 {
-	uint32_t room = AFXDP_RING - (ring->own - ring->seen);
+	uint32_t room = ring->size - (ring->own - ring->seen);
 
 	if (room < wanted) {
 		ring->seen = load_acquire32(ring->consumer);
-		room = AFXDP_RING - (ring->own - ring->seen);
+		room = ring->size - (ring->own - ring->seen);
 	}
 	return room;
 }
 
 static struct xdp_desc *ring_desc(const struct afxdp_ring *ring, uint32_t index)
 {
-	return &((struct xdp_desc *)ring->entries)[index & (AFXDP_RING - 1)];
+	return &((struct xdp_desc *)ring->entries)[index & (ring->size - 1)];
 }
 
 static uint64_t *ring_address(const struct afxdp_ring *ring, uint32_t index)
 {
-	return &((uint64_t *)ring->entries)[index & (AFXDP_RING - 1)];
+	return &((uint64_t *)ring->entries)[index & (ring->size - 1)];
 }
 
-/* Gives the kernel all the chunks it has room for. */
+/* Gives the kernel all the slots that are home, in order. The ring has a place for each. */
 static void fill_refill(struct afxdp *afxdp)
 {
 	struct afxdp_ring *fill = &afxdp->fill;
-	uint32_t count = afxdp->rx_free.count, room = ring_room(fill, count);
 
-	if (count > room)
-		count = room;
-	if (!count)
+	if (!afxdp->rx_home_count || !afxdp->rx_home[afxdp->rx_next])
 		return;
-	for (uint32_t i = 0; i < count; i++)
-		*ring_address(fill, fill->own + i) = afxdp->rx_free.free[--afxdp->rx_free.count];
-	fill->own += count;
+	do {
+		*ring_address(fill, fill->own++) = (uint64_t)afxdp->rx_next * afxdp->rx_step;
+		afxdp->rx_home[afxdp->rx_next] = 0;
+		afxdp->rx_home_count--;
+		if (++afxdp->rx_next == afxdp->rx_slots)
+			afxdp->rx_next = 0;
+	} while (afxdp->rx_home[afxdp->rx_next]);
 	store_release32(fill->producer, fill->own);
 	if (unlikely(load_relaxed32(fill->flags) & XDP_RING_NEED_WAKEUP))
 		recvfrom(afxdp->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
 }
 
-static void chunk_put(struct afxdp_chunks *chunks, uint64_t addr)
+static void slots_put(struct afxdp *afxdp, uint32_t slot, uint32_t count)
 {
-	chunks->free[chunks->count++] = addr & ~(uint64_t)(AFXDP_CHUNK - 1);
+	afxdp->rx_home_count += count;
+	memset(afxdp->rx_home + slot, 1, count);
+}
+
+static void chunk_put(struct afxdp *afxdp, uint64_t addr)
+{
+	afxdp->tx_free.free[afxdp->tx_free.count++] = addr & ~(uint64_t)(afxdp->chunk - 1);
 }
 
 static void frame_offer(
@@ -98,38 +107,63 @@ static void frame_offer(
 	}
 }
 
-/* One piece of a packet of several; true when the packet is whole and in *frame. */
-static bool piece_add(struct afxdp *afxdp, const struct xdp_desc *desc, struct frame *frame)
+/* The next piece does not lie behind those before: they move to a linear buffer, if there is one. */
+static void assembly_move(struct afxdp *afxdp)
 {
-	bool last = !(desc->options & AFXDP_PKT_CONTD);
+	struct afxdp_assembly *a = &afxdp->assembly;
 
-	if (!afxdp->assembling) {
-		afxdp->assembling = true;
-		afxdp->assembly_len = 0;
-		afxdp->assembly_bad = !afxdp->linear.free_count;
-		if (!afxdp->assembly_bad)
-			afxdp->assembly = buffers_get(&afxdp->linear);
-		else
-			afxdp->stats.rx_dropped++;
+	if (!afxdp->linear.free_count) {
+		a->bad = true;
+		afxdp->stats.rx_dropped++;
+	} else {
+		a->copied = true;
+		a->linear = buffers_get(&afxdp->linear);
+		memcpy(buffers_at(&afxdp->linear, a->linear), a->data, a->len);
+		a->data = buffers_at(&afxdp->linear, a->linear);
 	}
-	if (!afxdp->assembly_bad && desc->len > AFXDP_LINEAR_BYTES - afxdp->assembly_len) {
-		afxdp->assembly_bad = true;
-		afxdp->stats.rx_errors++;
-		buffers_put(&afxdp->linear, afxdp->assembly);
+	slots_put(afxdp, a->slot, a->pieces);
+	a->pieces = 0;
+}
+
+static void assembly_drop(struct afxdp *afxdp)
+{
+	struct afxdp_assembly *a = &afxdp->assembly;
+
+	a->bad = true;
+	afxdp->stats.rx_errors++;
+	if (a->copied)
+		buffers_put(&afxdp->linear, a->linear);
+	else
+		slots_put(afxdp, a->slot, a->pieces);
+}
+
+/* One piece of a packet of several; true when the packet is whole and in *frame. */
+static bool piece_add(
+	struct afxdp *afxdp, uint32_t slot, uint8_t *data, uint32_t len, bool last, struct frame *frame)
+{
+	struct afxdp_assembly *a = &afxdp->assembly;
+
+	if (!a->open)
+		*a = (struct afxdp_assembly){.open = true, .slot = slot, .data = data};
+	if (!a->bad && len > AFXDP_LINEAR_BYTES - a->len)
+		assembly_drop(afxdp);
+	if (!a->bad && !a->copied && (slot != a->slot + a->pieces || data != a->data + a->len))
+		assembly_move(afxdp);
+	if (!a->bad && !a->copied) {
+		a->pieces++;
+	} else {
+		if (!a->bad)
+			memcpy(a->data + a->len, data, len);
+		slots_put(afxdp, slot, 1);
 	}
-	if (!afxdp->assembly_bad) {
-		memcpy(buffers_at(&afxdp->linear, afxdp->assembly) + afxdp->assembly_len,
-			afxdp->umem + desc->addr, desc->len);
-		afxdp->assembly_len += desc->len;
-	}
-	chunk_put(&afxdp->rx_free, desc->addr);
+	a->len += len;
 	if (!last)
 		return false;
-	afxdp->assembling = false;
-	if (afxdp->assembly_bad)
+	a->open = false;
+	if (a->bad)
 		return false;
-	frame_offer(afxdp, frame, buffers_at(&afxdp->linear, afxdp->assembly), afxdp->assembly_len,
-		COOKIE_LINEAR | afxdp->assembly);
+	frame_offer(afxdp, frame, a->data, a->len,
+		a->copied ? COOKIE_LINEAR | a->linear : (uint64_t)a->pieces << 32 | a->slot);
 	return true;
 }
 
@@ -140,19 +174,32 @@ static unsigned afxdp_rx_burst(struct device *dev, struct frame *frames, unsigne
 	uint32_t ready = rx->seen - rx->own;
 	unsigned got = 0;
 
+	if (unlikely(afxdp->tx_pending))
+		dev->ops->tx_flush(dev);
 	if (ready < n)
 		ready = ring_ready(rx);
 	if (!ready)
 		return 0;
 	for (; ready && got < n; ready--) {
 		const struct xdp_desc *desc = ring_desc(rx, rx->own++);
+		/* With overlapping chunks the upper bits are an offset to add, otherwise 0. */
+		uint64_t addr = (desc->addr & XSK_UNALIGNED_BUF_ADDR_MASK) +
+				(desc->addr >> XSK_UNALIGNED_BUF_OFFSET_SHIFT);
+		/* Both are multiples of 64 and more: 32 bits do. */
+		uint32_t slot = (uint32_t)(addr >> 6) / (afxdp->rx_step >> 6);
+		uint8_t *data = afxdp->umem + addr;
+		bool last = !(desc->options & AFXDP_PKT_CONTD);
 
-		if (unlikely(afxdp->assembling || (desc->options & AFXDP_PKT_CONTD))) {
-			if (!piece_add(afxdp, desc, &frames[got]))
+		if (unlikely(slot >= afxdp->rx_slots)) {
+			afxdp->stats.rx_errors++;
+			continue;
+		}
+		if (unlikely(afxdp->assembly.open || !last)) {
+			if (!piece_add(afxdp, slot, data, desc->len, last, &frames[got]))
 				continue;
 		} else {
-			prefetch(afxdp->umem + desc->addr);
-			frame_offer(afxdp, &frames[got], afxdp->umem + desc->addr, desc->len, desc->addr);
+			prefetch(data);
+			frame_offer(afxdp, &frames[got], data, desc->len, (uint64_t)1 << 32 | slot);
 		}
 		if (unlikely(frames[got].len < 14)) {
 			afxdp->stats.rx_errors++;
@@ -172,14 +219,14 @@ static void afxdp_rx_release(struct device *dev, struct frame *frames, unsigned 
 {
 	struct afxdp *afxdp = afxdp_of(dev);
 
-	for (unsigned i = n; i-- > 0;) {
+	for (unsigned i = 0; i < n; i++) {
 		if (frames[i].cookie & COOKIE_LINEAR)
 			buffers_put(&afxdp->linear, (uint32_t)frames[i].cookie);
 		else
-			chunk_put(&afxdp->rx_free, frames[i].cookie);
+			slots_put(afxdp, (uint32_t)frames[i].cookie, (uint32_t)(frames[i].cookie >> 32));
 	}
 	/* Lets many come together before the kernel's cache line is touched, but never lets it run dry. */
-	if (afxdp->rx_free.count >= AFXDP_RING / 2)
+	if (afxdp->rx_home_count >= afxdp->rx_slots / 4)
 		fill_refill(afxdp);
 }
 
@@ -192,7 +239,7 @@ static void done_collect(struct afxdp *afxdp)
 	if (!ready)
 		return;
 	while (ready--)
-		chunk_put(&afxdp->tx_free, *ring_address(done, done->own++));
+		chunk_put(afxdp, *ring_address(done, done->own++));
 	store_release32(done->consumer, done->own);
 }
 
@@ -223,7 +270,7 @@ static unsigned afxdp_tx_alloc(struct device *dev, struct frame *frames, unsigne
 
 			frames[i].cookie = addr;
 			frames[i].data = afxdp->umem + addr + AFXDP_METADATA;
-			frames[i].room = AFXDP_PIECE;
+			frames[i].room = afxdp->piece;
 		}
 	}
 	return n;
@@ -237,7 +284,7 @@ static void afxdp_tx_free(struct device *dev, struct frame *frames, unsigned n)
 		if (frames[i].cookie & COOKIE_LINEAR)
 			buffers_put(&afxdp->linear, (uint32_t)frames[i].cookie);
 		else
-			chunk_put(&afxdp->tx_free, frames[i].cookie);
+			chunk_put(afxdp, frames[i].cookie);
 	}
 }
 
@@ -268,11 +315,11 @@ static void cut_append(struct cut *cut, const uint8_t *from, uint32_t len)
 	while (len) {
 		uint32_t part;
 
-		if (!cut->pieces || cut->len[cut->pieces - 1] == AFXDP_PIECE) {
+		if (!cut->pieces || cut->len[cut->pieces - 1] == afxdp->piece) {
 			cut->addr[cut->pieces] = afxdp->tx_free.free[--afxdp->tx_free.count] + AFXDP_METADATA;
 			cut->len[cut->pieces++] = 0;
 		}
-		part = AFXDP_PIECE - cut->len[cut->pieces - 1];
+		part = afxdp->piece - cut->len[cut->pieces - 1];
 		if (part > len)
 			part = len;
 		memcpy(afxdp->umem + cut->addr[cut->pieces - 1] + cut->len[cut->pieces - 1], from, part);
@@ -285,7 +332,7 @@ static void cut_append(struct cut *cut, const uint8_t *from, uint32_t len)
 /* Sends a frame that does not lie in one chunk already. 1: sent, 0: no room now, -1: cannot be sent. */
 static int frame_cut(struct afxdp *afxdp, const struct frame *frame, uint32_t total)
 {
-	uint32_t pieces = (total + AFXDP_PIECE - 1) / AFXDP_PIECE;
+	uint32_t pieces = (total + afxdp->piece - 1) / afxdp->piece;
 	struct afxdp_ring *tx = &afxdp->tx;
 	struct cut cut = {.afxdp = afxdp};
 
@@ -337,12 +384,12 @@ static unsigned afxdp_tx_burst(struct device *dev, struct frame *frames, unsigne
 	for (done = 0; done < n; done++) {
 		struct frame *frame = &frames[done];
 		uint32_t total = frame->len;
-		int sent =
-			-1; /* TSO cannot be had here, nor a checksum from a kernel that knows no metadata */
+		/* TSO cannot be had here, nor a checksum from a kernel that knows no metadata. */
+		int sent = -1;
 
 		for (unsigned i = 0; i < frame->frag_count && i < FRAME_FRAGS; i++)
 			total += frame->frag[i].len;
-		if (total >= 14 &&
+		if (total >= 14 && likely(!afxdp->gone) &&
 			!(frame->flags & (afxdp->metadata ? FRAME_TSO : FRAME_TSO | FRAME_CSUM_OFFLOAD))) {
 			if (!(frame->cookie & COOKIE_LINEAR) && total <= frame->room) {
 				if (!ring_room(tx, 1))
@@ -364,6 +411,25 @@ static unsigned afxdp_tx_burst(struct device *dev, struct frame *frames, unsigne
 	return done;
 }
 
+/* The interface went away: what waits on the ring is lost. */
+static void tx_abandon(struct afxdp *afxdp)
+{
+	struct afxdp_ring *tx = &afxdp->tx;
+
+	for (; tx->own != tx->seen; tx->own--) {
+		const struct xdp_desc *desc = ring_desc(tx, tx->own - 1);
+
+		chunk_put(afxdp, desc->addr);
+		if (!(desc->options & AFXDP_PKT_CONTD)) {
+			afxdp->stats.tx_frames--;
+			afxdp->stats.tx_dropped++;
+		}
+	}
+	store_release32(tx->producer, tx->own);
+	afxdp->gone = true;
+	afxdp->tx_pending = false;
+}
+
 /* One call does not empty the ring: call until the kernel has taken all, or says that it cannot now. */
 static void afxdp_tx_flush(struct device *dev)
 {
@@ -374,20 +440,31 @@ static void afxdp_tx_flush(struct device *dev)
 		return;
 	store_release32(tx->producer, tx->own);
 	full_fence(); /* the kernel sees the entries before we look whether it wants to be told */
+	afxdp->tx_refused = false;
+	tx->seen = load_acquire32(tx->consumer);
 	for (unsigned kicks = 0; kicks < KICKS_MAX; kicks++) {
-		tx->seen = load_acquire32(tx->consumer);
+		uint32_t before = tx->seen;
+		int error = 0;
+
 		if (tx->seen == tx->own) {
 			afxdp->tx_pending = false;
 			return;
 		}
 		if (!(load_relaxed32(tx->flags) & XDP_RING_NEED_WAKEUP))
 			return; /* the driver is at it by itself */
-		if (sendto(afxdp->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0) {
-			/* EAGAIN may mean a full completion ring, too, which nobody but us empties. */
+		if (sendto(afxdp->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0)
+			error = errno;
+		tx->seen = load_acquire32(tx->consumer);
+		if (error == ENXIO) {
+			tx_abandon(afxdp);
+			return;
+		}
+		/* EAGAIN: so many a call, or no memory for more. ENETDOWN: whoever brings it up does not tell
+		   us; what waits goes out with the next frame that is sent. */
+		if (error && tx->seen == before && error != EINTR) {
+			afxdp->tx_refused = error != ENETDOWN;
 			done_collect(afxdp);
-			/* EBUSY, ENOBUFS, ENETDOWN: again at the next flush. */
-			if (errno != EAGAIN && errno != EINTR)
-				return;
+			return;
 		}
 	}
 }
@@ -400,7 +477,7 @@ static bool afxdp_wait_begin(struct device *dev)
 	if (afxdp->tx_pending)
 		afxdp_tx_flush(dev);
 	fill_refill(afxdp);
-	return ring_ready(&afxdp->rx) > 0;
+	return ring_ready(&afxdp->rx) > 0 || (afxdp->tx_pending && afxdp->tx_refused);
 }
 
 static void afxdp_wait_end(struct device *dev)
@@ -440,7 +517,7 @@ static void afxdp_close(struct device *dev)
 	if (afxdp->umem)
 		munmap(afxdp->umem, afxdp->umem_bytes);
 	buffers_destroy(&afxdp->linear);
-	free(afxdp->rx_free.free);
+	free(afxdp->rx_home);
 	free(afxdp->tx_free.free);
 	free(afxdp);
 }

@@ -28,9 +28,12 @@ static const uint8_t steer_object[] = {
 #include "afxdp_steer.h"
 };
 
-#define FRAMES_DEFAULT 8192u
-#define FRAMES_MAX     (1u << 20)
-#define BIND_TRIES     50 /* of 20 ms: the kernel frees a closed socket's queue a little later */
+#define UMEM_DEFAULT (32u << 20) /* bytes */
+#define FRAMES_MAX   (1u << 20)
+/* What may wait in the kernel's receive path behind us: less than the 1000 frames its backlog holds, or they
+   are dropped there; more than a few long packets. The kernel doubles it. */
+#define SEND_BYTES (256 << 10)
+#define BIND_TRIES 50 /* of 20 ms: the kernel frees a closed socket's queue a little later */
 
 /* What the device has to do without, for err->text. */
 struct notes {
@@ -123,23 +126,30 @@ static int program_attach(struct afxdp *afxdp, const struct afxdp_config *config
 	return 0;
 }
 
-/* Registers the umem, with room for transmit metadata where the kernel knows it. */
-static int umem_register(struct afxdp *afxdp, struct notes *notes, struct device_error *err)
+/* Registers the umem, with room for transmit metadata where the kernel knows it, and with chunks that overlap
+   (which is what a umem without alignment comes to); a driver's zero copy may want neither. */
+static int umem_register(struct afxdp *afxdp, bool zero_copy, struct notes *notes, struct device_error *err)
 {
 	struct afxdp_umem_reg reg = {.addr = (uint64_t)(uintptr_t)afxdp->umem,
 		.len = afxdp->umem_bytes,
-		.chunk_size = AFXDP_CHUNK,
-		.flags = AFXDP_UMEM_TX_METADATA_LEN,
-		.tx_metadata_len = AFXDP_METADATA};
+		.chunk_size = afxdp->chunk};
+	int result;
 
-	if (!setsockopt(afxdp->fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof(reg))) {
-		afxdp->metadata = true;
-		return 0;
-	}
-	reg.flags = 0;
-	reg.tx_metadata_len = 0;
-	if (!setsockopt(afxdp->fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof(struct xdp_umem_reg))) {
-		note_add(notes, "this kernel cannot make checksums for us");
+	for (unsigned i = zero_copy ? 2 : 0; i < 4; i++) {
+		afxdp->overlap = i < 2;
+		afxdp->metadata = i % 2 == 0;
+		reg.flags = (afxdp->overlap ? XDP_UMEM_UNALIGNED_CHUNK_FLAG : 0) |
+			    (afxdp->metadata ? AFXDP_UMEM_TX_METADATA_LEN : 0);
+		reg.tx_metadata_len = afxdp->metadata ? AFXDP_METADATA : 0;
+		result = setsockopt(afxdp->fd, SOL_XDP, XDP_UMEM_REG, &reg,
+			afxdp->metadata ? sizeof(reg) : sizeof(struct xdp_umem_reg));
+		if (result && errno == EINVAL)
+			continue;
+		if (result)
+			break;
+		afxdp->rx_step = afxdp->overlap ? afxdp->chunk - AFXDP_HEADROOM : afxdp->chunk;
+		if (!afxdp->metadata)
+			note_add(notes, "this kernel cannot make checksums for us");
 		return 0;
 	}
 	return device_fail(err, -errno, "the kernel refused %zu MiB of frame memory: %s%s",
@@ -152,7 +162,7 @@ static int ring_map(struct afxdp *afxdp, struct afxdp_ring *ring, off_t page_off
 {
 	uint8_t *map;
 
-	ring->map_bytes = offset->desc + AFXDP_RING * entry_bytes;
+	ring->map_bytes = offset->desc + ring->size * entry_bytes;
 	map = mmap(NULL, ring->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, afxdp->fd,
 		page_offset);
 	if (map == MAP_FAILED)
@@ -167,14 +177,26 @@ static int ring_map(struct afxdp *afxdp, struct afxdp_ring *ring, off_t page_off
 
 static int rings_make(struct afxdp *afxdp)
 {
-	static const int options[] = {XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_RX_RING, XDP_TX_RING};
+	const struct {
+		int option;
+		struct afxdp_ring *ring;
+		uint32_t size;
+	} rings[] = {{XDP_UMEM_FILL_RING, &afxdp->fill, afxdp->rx_slots},
+		{XDP_RX_RING, &afxdp->rx, afxdp->rx_slots}, {XDP_TX_RING, &afxdp->tx, AFXDP_TX_CHUNKS},
+		{XDP_UMEM_COMPLETION_RING, &afxdp->done, AFXDP_TX_CHUNKS}};
 	struct xdp_mmap_offsets offsets;
 	socklen_t len = sizeof(offsets);
-	int entries = (int)AFXDP_RING, result;
+	int result;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
-		if (setsockopt(afxdp->fd, SOL_XDP, options[i], &entries, sizeof(entries)))
+	for (unsigned i = 0; i < ARRAY_SIZE(rings); i++) {
+		uint32_t entries = 64;
+
+		while (entries < rings[i].size)
+			entries *= 2;
+		rings[i].ring->size = entries;
+		if (setsockopt(afxdp->fd, SOL_XDP, rings[i].option, &entries, sizeof(entries)))
 			return -errno;
+	}
 	if (getsockopt(afxdp->fd, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &len))
 		return -errno;
 	if (len != sizeof(offsets))
@@ -239,31 +261,33 @@ static int socket_bind(struct afxdp *afxdp, const struct afxdp_config *config, i
 
 static int memory_make(struct afxdp *afxdp, uint32_t frames)
 {
-	uint32_t half = frames / 2;
+	uint32_t tx = frames / 2 < AFXDP_TX_CHUNKS ? frames / 2 : AFXDP_TX_CHUNKS;
 
-	afxdp->umem_bytes = (size_t)frames * AFXDP_CHUNK;
+	afxdp->rx_slots = frames - tx;
+	afxdp->umem_bytes = (size_t)frames * afxdp->chunk;
 	afxdp->umem =
 		mmap(NULL, afxdp->umem_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (afxdp->umem == MAP_FAILED) {
 		afxdp->umem = NULL;
 		return -ENOMEM;
 	}
-	afxdp->rx_free.free = calloc(half, sizeof(uint64_t));
-	afxdp->tx_free.free = calloc(half, sizeof(uint64_t));
-	if (!afxdp->rx_free.free || !afxdp->tx_free.free)
+	afxdp->rx_home = malloc(afxdp->rx_slots);
+	afxdp->tx_free.free = calloc(tx, sizeof(uint64_t));
+	if (!afxdp->rx_home || !afxdp->tx_free.free)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < half; i++) {
-		afxdp->rx_free.free[afxdp->rx_free.count++] = (uint64_t)(half - 1 - i) * AFXDP_CHUNK;
-		afxdp->tx_free.free[afxdp->tx_free.count++] = (uint64_t)(frames - 1 - i) * AFXDP_CHUNK;
-	}
+	memset(afxdp->rx_home, 1, afxdp->rx_slots);
+	afxdp->rx_home_count = afxdp->rx_slots;
+	for (uint32_t i = 0; i < tx; i++)
+		afxdp->tx_free.free[afxdp->tx_free.count++] = (uint64_t)(frames - 1 - i) * afxdp->chunk;
 	return 0;
 }
 
 /* What the modes that came out mean for the MTU and the capabilities. */
 static int abilities_settle(struct afxdp *afxdp, bool native, struct notes *notes)
 {
-	uint32_t chunk_mtu = AFXDP_CHUNK - AFXDP_HEADROOM - 14 - 4;
+	uint32_t chunk_mtu = afxdp->chunk - AFXDP_HEADROOM - 14 - 4;
 
+	afxdp->piece = afxdp->chunk - AFXDP_METADATA;
 	afxdp->dev.caps = DEVICE_TX_GATHER;
 	if (afxdp->trust_checksum)
 		afxdp->dev.caps |= DEVICE_RX_CSUM;
@@ -277,13 +301,13 @@ static int abilities_settle(struct afxdp *afxdp, bool native, struct notes *note
 	}
 	if (!native)
 		afxdp->dev.caps |= DEVICE_RX_COALESCED;
-	afxdp->tx_linear = afxdp->dev.mtu + 128 > AFXDP_PIECE;
+	afxdp->tx_linear = afxdp->dev.mtu + 128 > afxdp->piece;
 	return buffers_init(&afxdp->linear, AFXDP_LINEAR_COUNT, AFXDP_LINEAR_BYTES);
 }
 
 static int config_check(const struct afxdp_config *config, uint32_t frames, struct device_error *err)
 {
-	if (frames & (frames - 1) || frames < 64 || frames > FRAMES_MAX)
+	if (frames && (frames & (frames - 1) || frames < 64 || frames > FRAMES_MAX))
 		return device_fail(err, -EINVAL, "%u frames: must be a power of two between 64 and %u",
 			frames, FRAMES_MAX);
 	if (config->addr_count > ARRAY_SIZE(config->addr))
@@ -297,7 +321,7 @@ static int config_check(const struct afxdp_config *config, uint32_t frames, stru
 
 int afxdp_open(const struct afxdp_config *config, struct device **out, struct device_error *err)
 {
-	uint32_t frames = config->frames ? config->frames : FRAMES_DEFAULT;
+	uint32_t frames = config->frames;
 	struct notes notes = {0};
 	struct afxdp *afxdp;
 	bool native = false;
@@ -323,13 +347,22 @@ int afxdp_open(const struct afxdp_config *config, struct device **out, struct de
 	result = program_attach(afxdp, config, ifindex, &native, &notes, err);
 	if (result)
 		goto fail;
+	/* In generic mode a peer's 64 KiB segments come whole. */
+	afxdp->chunk =
+		native && !config->zero_copy && afxdp->dev.mtu + 14 + 4 <= AFXDP_CHUNK_SMALL - AFXDP_HEADROOM
+			? AFXDP_CHUNK_SMALL
+			: AFXDP_CHUNK;
+	if (!frames)
+		frames = UMEM_DEFAULT / afxdp->chunk;
 	if (memory_make(afxdp, frames)) {
 		result = device_fail(err, -ENOMEM, "no memory for %u frames", frames);
 		goto fail;
 	}
-	result = umem_register(afxdp, &notes, err);
+	result = umem_register(afxdp, config->zero_copy, &notes, err);
 	if (result)
 		goto fail;
+	/* Beyond the system's limit it takes CAP_NET_ADMIN; without, the limit does. */
+	(void)setsockopt(afxdp->fd, SOL_SOCKET, SO_SNDBUFFORCE, &(int){SEND_BYTES}, sizeof(int));
 	result = rings_make(afxdp);
 	if (result) {
 		device_fail(err, result, "cannot make the rings of an AF_XDP socket: %s", strerror(-result));

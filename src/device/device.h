@@ -124,7 +124,7 @@ int tap_open(const struct tap_config *config, struct device **out, struct device
 struct afxdp_config {
 	const char *interface; /* existing, in the caller's network namespace */
 	uint32_t queue;
-	uint32_t frames;     /* in the umem, power of two; 0: 8192 */
+	uint32_t frames;     /* in the umem, power of two; 0: as many as fit 32 MiB */
 	bool force_generic;  /* generic (SKB) mode */
 	bool zero_copy;	     /* ask for it; falls back to copy mode and says so in the log */
 	bool trust_checksum; /* the peer end is a veth whose kernel sends partial checksums: believe them */

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/wire.h"
@@ -513,6 +514,230 @@ static void test_afxdp_jumbo(void **state)
 	afxdp_whole(65535, false);
 }
 
+/* NULL where this kernel has no AF_XDP. */
+static struct device *afxdp_open_near(bool generic, uint32_t frames)
+{
+	struct afxdp_config config = {.interface = "near0",
+		.force_generic = generic,
+		.frames = frames,
+		.trust_checksum = true,
+		.addr_count = 1,
+		.addr = {inet_addr("10.77.0.1")}};
+	struct device_error err = {0};
+	struct device *dev = NULL;
+	int result = afxdp_open(&config, &dev, &err);
+
+	if (result == -ENOTSUP || result == -EAFNOSUPPORT)
+		return NULL;
+	if (result)
+		fail_msg("%s", err.text);
+	return dev;
+}
+
+/* A veth pair and the device on its near end. */
+static struct device *afxdp_start(bool generic, uint32_t frames)
+{
+	shell("ip -n %s link add near0 type veth peer name far0 netns %s && "
+	      "ip -n %s link set near0 up && ip -n %s link set far0 up",
+		ns_near, ns_far, ns_near, ns_far);
+	return afxdp_open_near(generic, frames);
+}
+
+static void afxdp_stop(struct device *dev)
+{
+	if (dev)
+		dev->ops->close(dev);
+	shell("ip -n %s link del near0", ns_near);
+}
+
+/* What 256 connections send while the application has the engine's core: it waits, and nothing is lost. */
+static void afxdp_burst(bool generic)
+{
+	struct device *dev = afxdp_start(generic, 0);
+	struct device_stats stats;
+	const uint32_t count = 6000;
+	int fd;
+
+	if (!dev) {
+		afxdp_stop(dev);
+		skip();
+	}
+	fd = far_socket("far0", false);
+	for (uint32_t round = 0; round < 4; round++) {
+		for (uint32_t i = 0; i < count; i++)
+			far_send(fd, dev->mac, inet_addr("10.77.0.1"), i, 60 + i % 900);
+		for (uint32_t i = 0; i < count; i++)
+			near_expect(dev, 60 + i % 900, i);
+	}
+	dev->ops->stats(dev, &stats);
+	assert_int_equal(stats.rx_dropped, 0);
+	assert_int_equal(stats.rx_errors, 0);
+	close(fd);
+	afxdp_stop(dev);
+}
+
+static void test_afxdp_burst(void **state)
+{
+	(void)state;
+	afxdp_burst(false);
+	afxdp_burst(true);
+}
+
+/* Sends a frame longer than the MTU, as TCP segmentation offload would. */
+static void far_send_super(int fd, const uint8_t to[6], uint32_t number, uint32_t len)
+{
+	static uint8_t whole[10 + 66000];
+	const uint16_t words[] = {54, 1448, 34, 16}; /* header bytes, segment, checksum: from, at */
+
+	memset(whole, 0, 10);
+	whole[0] = 1;
+	whole[1] = 1;
+	memcpy(whole + 2, words, sizeof(words));
+	frame_make(whole + 10, to, inet_addr("10.77.0.1"), len, number);
+	assert_int_equal(send(fd, whole, 10 + len, 0), 10 + len);
+}
+
+/*
+ * Generic mode: what the peer's kernel left whole arrives whole, wherever its pieces lie. 64 slots take three
+ * of them, and they soon wrap around; frames are given back out of order, and some are held for long.
+ */
+static void test_afxdp_super(void **state)
+{
+	struct device *dev = afxdp_start(true, 128);
+	struct frame held, frame;
+	struct device_stats stats;
+	int fd;
+
+	(void)state;
+	if (!dev || !(dev->caps & DEVICE_RX_COALESCED)) {
+		afxdp_stop(dev);
+		skip();
+	}
+	fd = far_socket("far0", true);
+	for (uint32_t i = 0; i < 200; i++) {
+		uint32_t len = 30000 + (i * 7919) % 34000, extra = 60 + i;
+
+		far_send_super(fd, dev->mac, i, len);
+		far_send_super(fd, dev->mac, i + 1000, 2000 + extra);
+		assert_true(near_receive(dev, &held, WAIT_MS));
+		assert_true(near_receive(dev, &frame, WAIT_MS));
+		assert_true(held.flags & FRAME_TSO);
+		dev->ops->rx_release(dev, &frame, 1);
+		/* The one that is still held is not written over. */
+		far_send_super(fd, dev->mac, i + 2000, 25000);
+		assert_true(near_receive(dev, &frame, WAIT_MS));
+		assert_true(frame_is(frame.data, frame.len, 25000, i + 2000));
+		assert_true(frame_is(held.data, held.len, len, i));
+		dev->ops->rx_release(dev, &frame, 1);
+		dev->ops->rx_release(dev, &held, 1);
+	}
+	dev->ops->stats(dev, &stats);
+	assert_int_equal(stats.rx_dropped, 0);
+	assert_int_equal(stats.rx_errors, 0);
+	close(fd);
+	afxdp_stop(dev);
+}
+
+/* What a link that is down holds up leaves when it comes up, without a push from a new frame. */
+static void test_afxdp_down_up(void **state)
+{
+	static const uint8_t far_mac[6] = {2, 0, 0, 0, 0, 0x98};
+	struct device *dev = afxdp_start(false, 0);
+	struct frame frame;
+	int fd;
+
+	(void)state;
+	if (!dev) {
+		afxdp_stop(dev);
+		skip();
+	}
+	fd = far_socket("far0", false);
+	shell("ip -n %s link set near0 down", ns_near);
+	near_send(dev, far_mac, 7, 1, 100);
+	assert_false(dev->ops->wait_begin(dev)); /* no busy wait for an interface that is down */
+	dev->ops->wait_end(dev);
+	shell("ip -n %s link set near0 up", ns_near);
+	for (unsigned i = 0; i < 3; i++)
+		dev->ops->rx_burst(dev, &frame, 0);
+	far_expect(fd, 100, 7);
+	close(fd);
+	afxdp_stop(dev);
+}
+
+/* The interface goes while frames wait: nothing hangs, they are counted, and the buffers are not lost. */
+static void test_afxdp_gone(void **state)
+{
+	static const uint8_t far_mac[6] = {2, 0, 0, 0, 0, 0x98};
+	struct device *dev = afxdp_start(false, 0);
+	struct device_stats stats;
+	struct frame frame;
+
+	(void)state;
+	if (!dev) {
+		afxdp_stop(dev);
+		skip();
+	}
+	near_send(dev, far_mac, 0, 50, 100);
+	shell("ip -n %s link del near0", ns_near);
+	near_send(dev, far_mac, 50, 5000, 100);
+	assert_false(near_receive(dev, &frame, 20));
+	dev->ops->stats(dev, &stats);
+	assert_int_equal(stats.tx_frames, 50);
+	assert_int_equal(stats.tx_dropped, 5000);
+	dev->ops->close(dev);
+}
+
+/* The far end's segmentation offload goes when a native program comes, and must come back when it leaves. */
+static void far_offload_expect(bool on)
+{
+	shell("ip netns exec %s ethtool -k far0 | grep -q 'tcp-segmentation-offload: %s'", ns_far,
+		on ? "on" : "off");
+}
+
+/* An engine that is killed leaves nothing that stands in the way of the next one. */
+static void test_afxdp_killed(void **state)
+{
+	struct device *dev = afxdp_start(false, 0);
+	int fd, ready[2];
+	char byte;
+
+	(void)state;
+	if (!dev) {
+		afxdp_stop(dev);
+		skip();
+	}
+	far_offload_expect(false);
+	afxdp_stop(dev);
+	for (unsigned i = 0; i < 3; i++) {
+		pid_t pid;
+
+		assert_int_equal(pipe(ready), 0);
+		pid = fork();
+		assert_true(pid >= 0);
+		if (!pid) {
+			dev = afxdp_start(i % 2, 0);
+			if (write(ready[1], "", 1) == 1)
+				pause();
+			_exit(1);
+		}
+		close(ready[1]);
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+		close(ready[0]);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		shell("ip -n %s link show near0 | grep -q xdp && exit 1 || exit 0", ns_near);
+		far_offload_expect(true);
+		/* The same interface again. */
+		dev = afxdp_open_near(i % 2, 0);
+		fd = far_socket("far0", false);
+		traffic(dev, fd, inet_addr("10.77.0.1"));
+		close(fd);
+		dev->ops->close(dev);
+		far_offload_expect(true);
+		shell("ip -n %s link del near0", ns_near);
+	}
+}
+
 static void test_afxdp_refused(void **state)
 {
 	struct afxdp_config config = {.interface = "nobody0"};
@@ -537,6 +762,11 @@ int main(void)
 		cmocka_unit_test(test_afxdp_native),
 		cmocka_unit_test(test_afxdp_generic),
 		cmocka_unit_test(test_afxdp_jumbo),
+		cmocka_unit_test(test_afxdp_burst),
+		cmocka_unit_test(test_afxdp_super),
+		cmocka_unit_test(test_afxdp_down_up),
+		cmocka_unit_test(test_afxdp_gone),
+		cmocka_unit_test(test_afxdp_killed),
 		cmocka_unit_test(test_afxdp_refused),
 	};
 	char command[128];
