@@ -127,6 +127,20 @@ void member_leave(struct control *ctl, uint32_t index)
 	ctl->member_free = index;
 }
 
+/* What was handed to it and not accepted, nobody will accept: its process is gone. */
+static void member_reset_conns(struct control *ctl, uint32_t index)
+{
+	uint32_t next, c = ctl->endpoints[ctl->members[index].endpoint].conn_head;
+
+	for (; ctl->members[index].waiting && c != INDEX_NONE; c = next) {
+		next = ctl->conns[c].queue_next;
+		if (ctl->conns[c].member != index || !ctl_has_room(ctl))
+			continue;
+		conn_reset(ctl, c, ECONNABORTED);
+		conn_give_up(ctl, c); /* leaves the queue */
+	}
+}
+
 void members_leave_context(struct control *ctl, struct app *app, uint16_t context)
 {
 	uint32_t next;
@@ -137,6 +151,8 @@ void members_leave_context(struct control *ctl, struct app *app, uint16_t contex
 		next = ctl->members[i].app_next;
 		if (ctl->members[i].context != context || ctl->endpoints[endpoint].app == app->number)
 			continue;
+		ctl->members[i].limit = ctl->members[i].granted;
+		member_reset_conns(ctl, i);
 		member_leave(ctl, i);
 		endpoint_settle(ctl, endpoint);
 	}

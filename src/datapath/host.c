@@ -114,8 +114,11 @@ COLD static void update_any(struct datapath *dp, uint32_t context, const struct 
 /* A request for the control plane. False: its ring is full, leave the descriptor where it is. */
 static bool forward(struct datapath *dp, uint32_t context, const struct flextoe_hc *hc)
 {
-	struct exc_hc *e = ctl_request(dp);
+	struct exc_hc *e;
 
+	if (hc->type == FLEXTOE_HC_UNBIND)
+		ctl_events(dp); /* what was accepted before it is told before it */
+	e = ctl_request(dp);
 	if (!e)
 		return false;
 	e->type = EXC_HC;

@@ -220,23 +220,32 @@ static bool welcome_ok(const struct flextoe_msg_welcome *welcome)
 	       welcome->address_count <= FLEXTOE_ADDRESSES_MAX;
 }
 
+static const char *socket_path(const char *path)
+{
+	if (!path)
+		path = getenv("FLEXTOE_SOCKET");
+	return path && *path ? path : FLEXTOE_SOCKET_DEFAULT;
+}
+
 int flextoe_open(const char *path, const char *name, struct flextoe **out)
+{
+	int fd;
+
+	error_text[0] = '\0';
+	fd = channel_connect(socket_path(path));
+	return fd < 0 ? fd : attach_over(fd, name, out);
+}
+
+int attach_over(int fd, const char *name, struct flextoe **out)
 {
 	struct flextoe_msg_hello hello = {.header = header_of(FLEXTOE_MSG_HELLO, sizeof(hello))};
 	struct flextoe_msg_welcome welcome;
 	struct flextoe *ft = NULL;
-	int fd, fds[2], rc;
+	int fds[2], rc;
 
 	error_text[0] = '\0';
-	if (!path)
-		path = getenv("FLEXTOE_SOCKET");
-	if (!path || !*path)
-		path = FLEXTOE_SOCKET_DEFAULT;
 	hello.pid = (uint32_t)getpid();
 	snprintf(hello.name, sizeof(hello.name), "%s", name ? name : "");
-	fd = channel_connect(path);
-	if (fd < 0)
-		return fd;
 	rc = channel_request(fd, &hello, sizeof(hello), FLEXTOE_MSG_WELCOME, &welcome, sizeof(welcome), fds);
 	if (rc < 0)
 		goto close_channel;
@@ -321,6 +330,39 @@ void attach_forget(struct flextoe *ft)
 {
 	pthread_mutex_init(&ft->lock, NULL); /* a thread that is not here may have held it */
 	attach_free(ft);
+}
+
+int attach_hold(const struct flextoe *ft, uint32_t endpoint, const uint32_t token[2])
+{
+	struct flextoe_msg_hold hold = {.header = header_of(FLEXTOE_MSG_HOLD, sizeof(hold)),
+		.endpoint = endpoint,
+		.token = {token[0], token[1]}};
+	int fd, fds[2], rc;
+
+	if (ft && ft->control_fd < 0)
+		return -ENOTSUP;
+	fd = channel_connect(socket_path(NULL));
+	if (fd < 0)
+		return fd;
+	rc = channel_request(fd, &hold, sizeof(hold), FLEXTOE_MSG_HOLD, &hold, sizeof(hold), fds);
+	if (rc == 0) {
+		fds_close(fds, 2);
+		return fd;
+	}
+	syscall(SYS_close, fd);
+	return rc;
+}
+
+int attach_enter(int hold_fd)
+{
+	struct flextoe_msg_header message = header_of(FLEXTOE_MSG_ENTER, sizeof(message));
+	int fds[2];
+	int rc = channel_request(
+		hold_fd, &message, sizeof(message), FLEXTOE_MSG_ENTER, &message, sizeof(message), fds);
+
+	if (rc < 0)
+		return rc;
+	return fds[0] < 0 ? -EPROTO : fds[0];
 }
 
 /* ---- contexts ---- */

@@ -103,6 +103,9 @@ struct flextoe_listener {
 	bool auto_listen; /* the native interface: listen as soon as it is bound */
 	bool for_connect; /* belongs to a connection that is being opened */
 	uint8_t rx_shift, tx_shift;
+	uint32_t token[2]; /* once it listens: lets others join */
+	uint32_t received; /* connections since it listens or has joined, modulo 2^32 */
+	uint32_t limit;	   /* as many were asked for */
 	struct flextoe_conn *connecting;
 };
 
@@ -171,6 +174,14 @@ int attach_conn_info(struct flextoe *ft, struct flextoe_msg_conn_info *info);
 bool attach_check_dead(struct flextoe *ft);
 /* What the engine said last when it refused to let us in; "" when it said nothing. */
 const char *attach_error_text(void);
+/*
+ * Opens a channel that keeps a listener alive (FLEXTOE_MSG_HOLD), or, over such a channel, one to attach with
+ * for who may not connect to the engine. A descriptor or a negative errno value. ft may be NULL.
+ */
+int attach_hold(const struct flextoe *ft, uint32_t endpoint, const uint32_t token[2]);
+int attach_enter(int hold_fd);
+/* flextoe_open() over a channel that is open; takes it over. */
+int attach_over(int channel_fd, const char *name, struct flextoe **out);
 /* A batch of fresh connections for a context; NULL when out of memory. */
 struct flextoe_conn *attach_conn_batch(struct flextoe *ft);
 /* In the child after fork(): unmaps and closes what it inherited, tells nobody. ft must not be used any more.
@@ -221,6 +232,11 @@ int listener_result(
 int listener_bind(struct flextoe_context *ctx, const struct sockaddr_in *local, unsigned flags, void *opaque,
 	struct flextoe_listener **out);
 int listener_listen(struct flextoe_listener *listener, int backlog, uint8_t rx_shift, uint8_t tx_shift);
+/* A listener that another process has; FLEXTOE_EVENT_LISTENING follows. */
+int listener_join(struct flextoe_context *ctx, uint32_t endpoint, const uint32_t token[2], void *opaque,
+	struct flextoe_listener **out);
+/* It gets connections until there were `limit` of them. */
+void listener_want(struct flextoe_listener *listener, uint32_t limit);
 /* endpoint may be NULL; it stays the caller's to close once the connection is opened or has failed. */
 int conn_connect(struct flextoe_context *ctx, struct flextoe_listener *endpoint,
 	const struct sockaddr_in *remote, uint8_t rx_shift, uint8_t tx_shift, void *opaque,

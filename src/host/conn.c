@@ -108,7 +108,46 @@ int listener_listen(struct flextoe_listener *listener, int backlog, uint8_t rx_s
 	listener->backlog = (uint16_t)(backlog < 0 ? 0 : backlog > 65535 ? 65535 : backlog);
 	listener->rx_shift = rx_shift;
 	listener->tx_shift = tx_shift;
-	return listener_request(listener, FLEXTOE_HC_LISTEN, 0, 0, 0);
+	return listener_request(listener, FLEXTOE_HC_LISTEN, 0, 0, FLEXTOE_LISTEN_WANTED);
+}
+
+int listener_join(struct flextoe_context *ctx, uint32_t endpoint, const uint32_t token[2], void *opaque,
+	struct flextoe_listener **out)
+{
+	struct flextoe_hc hc = {
+		.join = {.endpoint = endpoint, .token = {token[0], token[1]}, .type = FLEXTOE_HC_JOIN}};
+	struct flextoe_listener *listener;
+	int rc = -ENOMEM;
+
+	if (context_is_dead(ctx))
+		return -EIO;
+	listener = calloc(1, sizeof(*listener));
+	if (!listener)
+		return -ENOMEM;
+	listener->ctx = ctx;
+	listener->opaque = opaque;
+	listener->state = LISTENER_BOUND;
+	hc.join.cookie = listener->cookie = context_name_add(ctx, listener, NAME_LISTENER);
+	if (listener->cookie)
+		rc = context_request(ctx, &hc);
+	if (rc < 0) {
+		if (listener->cookie)
+			context_name_remove(ctx, listener->cookie);
+		free(listener);
+		return rc;
+	}
+	listener->answers++;
+	*out = listener;
+	return 0;
+}
+
+void listener_want(struct flextoe_listener *listener, uint32_t limit)
+{
+	struct flextoe_hc hc = {
+		.want = {.endpoint = listener->endpoint, .limit = limit, .type = FLEXTOE_HC_WANT}};
+
+	if (context_request(listener->ctx, &hc) == 0)
+		listener->limit = limit;
 }
 
 int flextoe_listen(struct flextoe_context *ctx, const struct sockaddr_in *local, int backlog, int flags,
@@ -226,13 +265,16 @@ int listener_result(
 		return 0;
 	if (listener->answers)
 		listener->answers--;
-	if (result->request == FLEXTOE_HC_BIND && !result->error) {
+	if ((result->request == FLEXTOE_HC_BIND || result->request == FLEXTOE_HC_JOIN) && !result->error) {
 		listener->endpoint = result->endpoint;
 		listener->addr = result->local_addr;
 		listener->port = result->local_port;
 	}
+	if (result->request == FLEXTOE_HC_LISTEN && !result->error)
+		memcpy(listener->token, result->token, sizeof(listener->token));
 	if (listener->state == LISTENER_CLOSED) { /* closed while the answer was under way */
-		if (result->request == FLEXTOE_HC_BIND && listener->endpoint)
+		if ((result->request == FLEXTOE_HC_BIND || result->request == FLEXTOE_HC_JOIN) &&
+			!result->error)
 			listener_request(listener, FLEXTOE_HC_UNBIND, 0, 0, 0);
 		listener_release(listener);
 		return 0;
@@ -384,6 +426,7 @@ int conn_opened(struct flextoe_context *ctx, const struct flextoe_ntf *ntf, stru
 	if (accepted) {
 		conn->flags |= HOSTC_NODELAY;
 		event->type = FLEXTOE_EVENT_ACCEPT;
+		listener->received++;
 		event->listener = listener;
 		event->opaque = listener->opaque;
 		if (listener->auto_listen)

@@ -234,6 +234,10 @@ int posix_listen(struct socket *s, int fd, int backlog)
 	if (rc == 0 && s->kernel_bound)
 		rc = kernel_listen(fd, backlog);
 	if (rc == 0) {
+		s->endpoint = s->listener->endpoint;
+		memcpy(s->token, s->listener->token, sizeof(s->token));
+		s->backlog = backlog + 1;
+		kept_begin(s, fd);
 		__atomic_store_n(&s->state, SOCKET_LISTENING, __ATOMIC_RELEASE);
 		if (s->items)
 			epoll_socket_offloaded(s);
@@ -303,6 +307,8 @@ static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *add
 	sockopt_apply(new);
 	context_flush(lane->ctx);
 	address_write(new, conn->remote_addr, conn->remote_port, false, addr, len);
+	if (s->waiting || !s->shared)
+		listener_ask(s);
 	*out = new;
 	return fd;
 }
@@ -325,6 +331,10 @@ int posix_accept(struct socket *s, int fd, struct sockaddr *addr, socklen_t *len
 			break;
 		if (!s->accept_head)
 			lane_drain(lane);
+		if (!s->accept_head)
+			listener_ready(s, &lane);
+		if (!lane)
+			return -EBADF;
 		if (s->accept_head) {
 			rc = accept_take(s, lane, addr, len, flags, &new);
 			break;
@@ -482,7 +492,9 @@ int posix_shutdown(struct socket *s, int fd, int how)
 			if (s->kernel_bound)
 				syscall(SYS_shutdown, fd, how);
 			accept_queue_reset(s);
-			engine_unbind(s, lane);
+			kept_end(s);
+			if (s->listener)
+				engine_unbind(s, lane);
 			s->kernel_bound = false;
 			__atomic_store_n(&s->state, SOCKET_FAILED, __ATOMIC_RELEASE);
 		}
@@ -516,6 +528,8 @@ int posix_getsockname(struct socket *s, struct sockaddr *addr, socklen_t *len)
 		return -EINVAL;
 	if (!addr)
 		return -EFAULT;
+	if (!s->local.sin_port)
+		listener_visit(s); /* another program's: the engine knows */
 	address_write(s, s->local.sin_addr.s_addr, s->local.sin_port, true, addr, len);
 	return 0;
 }

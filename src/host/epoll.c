@@ -23,9 +23,10 @@
 struct epitem {
 	struct epoll *ep;
 	struct socket *s;
-	struct epitem *next, **link;		 /* of the socket: under its lane's lock */
-	struct epitem *ready_next, **ready_link; /* of the epoll: ready_link NULL when not on the list */
-	struct epitem *all_next, **all_link;	 /* of the epoll */
+	struct epitem *next, **link;		   /* of the socket: under its lane's lock */
+	struct epitem *ready_next, **ready_link;   /* of the epoll: ready_link NULL when not on the list */
+	struct epitem *all_next, **all_link;	   /* of the epoll */
+	struct epitem *listen_next, **listen_link; /* of its listeners: listen_link NULL when it is none */
 	int fd;
 	uint32_t events;
 	epoll_data_t data;
@@ -41,8 +42,9 @@ struct epoll {
 	struct mutex lock;
 	struct epitem *ready, **ready_tail;
 	struct epitem *all;
-	uint64_t lanes;		/* that have sockets here */
-	uint64_t lanes_watched; /* whose eventfd the kernel's epoll has */
+	struct epitem *listening; /* those that are listeners */
+	uint64_t lanes;		  /* that have sockets here */
+	uint64_t lanes_watched;	  /* whose eventfd the kernel's epoll has */
 	uint32_t on_lane[LANES_MAX];
 	uint32_t sleepers;
 	uint32_t calls; /* since the last look at the kernel */
@@ -134,9 +136,29 @@ static void item_watch(struct epitem *item)
 		ready_add(ep, item);
 }
 
+/* A listener among them: epoll_wait() asks for its connections. */
+static void item_listens(struct epitem *item)
+{
+	struct epoll *ep = item->ep;
+
+	if (item->s->state != SOCKET_LISTENING || item->listen_link)
+		return;
+	item->listen_next = ep->listening;
+	item->listen_link = &ep->listening;
+	if (item->listen_next)
+		item->listen_next->listen_link = &item->listen_next;
+	ep->listening = item;
+}
+
 static void item_free(struct epitem *item)
 {
 	struct epoll *ep = item->ep;
+
+	if (item->listen_link) {
+		*item->listen_link = item->listen_next;
+		if (item->listen_next)
+			item->listen_next->listen_link = item->listen_link;
+	}
 
 	ready_remove(ep, item);
 	if (item->ours) {
@@ -183,6 +205,9 @@ void epoll_socket_offloaded(struct socket *s)
 		}
 		if (!item->ours)
 			item_watch(item);
+		item_listens(item);
+		if (ep->sleepers)
+			epoll_kick(ep);
 		mutex_unlock(&ep->lock);
 	}
 }
@@ -328,6 +353,7 @@ static int item_add(struct epoll *ep, int epfd, struct socket *s, int fd, const 
 	ep->all = item;
 	if (socket_offloaded(s))
 		item_watch(item);
+	item_listens(item);
 	return 0;
 }
 
@@ -379,6 +405,8 @@ int posix_epoll_ctl(struct epoll *ep, int epfd, int op, int fd, struct epoll_eve
 		if (item->in_kernel)
 			syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, fd, NULL);
 		item_free(item);
+		if (!s->items && !s->waiting)
+			listener_ask_no_more(s);
 		rc = 0;
 	} else {
 		rc = -EINVAL;
@@ -476,6 +504,23 @@ static void lanes_service(uint64_t lanes)
 		lane_service(lane_at((unsigned)__builtin_ctzll(lanes)));
 }
 
+/* Listeners that have no connection for us ask for some: one after the other, since that may wait. */
+static void listeners_visit(struct epoll *ep)
+{
+	struct socket *s;
+
+	do {
+		s = NULL;
+		mutex_lock(&ep->lock);
+		for (struct epitem *item = ep->listening; item && !s; item = item->listen_next)
+			if (!item->off && (item->events & EPOLLIN) && listener_needs(item->s))
+				s = item->s;
+		mutex_unlock(&ep->lock);
+		if (s)
+			listener_visit(s);
+	} while (s && !listener_needs(s));
+}
+
 static int epoll_sleep(struct epoll *ep, int epfd, struct epoll_event *events, int max, uint64_t deadline_us,
 	const sigset_t *sigmask)
 {
@@ -527,6 +572,8 @@ int posix_epoll_wait(struct epoll *ep, int epfd, struct epoll_event *events, int
 	for (;;) {
 		int n = 0;
 
+		if (ep->listening)
+			listeners_visit(ep);
 		lanes_service(__atomic_load_n(&ep->lanes, __ATOMIC_RELAXED));
 		if (__atomic_load_n(&ep->ready, __ATOMIC_ACQUIRE)) {
 			/* The kernel's first, in a part of the array: neither side can starve the other. */

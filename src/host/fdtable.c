@@ -36,6 +36,8 @@ static void file_drop(struct file *file)
 		return;
 	if (file->kind == FILE_SOCKET)
 		socket_destroy((struct socket *)file);
+	else if (file->kind == FILE_KEPT)
+		kept_drop((struct socket *)file);
 	else
 		epoll_destroy((struct epoll *)file);
 }
@@ -88,7 +90,7 @@ void fdtable_forget(void)
 
 		if (file && file->kind == FILE_EPOLL)
 			epoll_forget((struct epoll *)file);
-		else if (file)
+		else if (file && !kept_child((struct socket *)file, NULL))
 			atomic_store(&fdtable[fd], NULL);
 	}
 }

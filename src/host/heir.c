@@ -158,8 +158,11 @@ static void heir_reap(unsigned index)
 {
 	struct heir *heir = &heirs[index];
 	struct flextoe_context *ctx = lane_at(heir->lane)->ctx;
+	const struct flextoe_hc leave = {
+		.endpoint = {.type = FLEXTOE_HC_UNBIND}}; /* listeners it had joined */
 
 	context_resume(ctx);
+	context_request(ctx, &leave);
 	for (unsigned i = 0; i < heir->count; i++) {
 		uint32_t handle = atomic_load(&heir->conn[i].handle);
 		struct left *left = &lefts[handle == FLEXTOE_CONN_NONE ? 0 : flextoe_conn_index(handle)];
@@ -255,7 +258,7 @@ void heir_prepare(void)
 	if (inherited) /* a grandchild starts with nothing */
 		return;
 	for (int fd = 0; fd < fdtable_used; fd++)
-		count += inheritable(socket_of(fd));
+		count += inheritable(socket_here(fd));
 	if (!count || count > HEIR_CONNS || !heirs_map())
 		return;
 	prepared = heir_take();
@@ -265,7 +268,7 @@ void heir_prepare(void)
 		return;
 	prepared->count = 0;
 	for (int fd = 0; fd < fdtable_used; fd++) {
-		struct socket *s = socket_of(fd);
+		struct socket *s = socket_here(fd);
 		unsigned i;
 
 		if (!inheritable(s))
@@ -321,9 +324,9 @@ bool heir_child(void)
 	lane = lane_at(inherited->lane);
 	for (int fd = 0; fd < fdtable_used; fd++) {
 		struct file *file = file_of(fd);
-		struct socket *s = socket_of(fd);
+		struct socket *s = socket_here(fd);
 
-		if (s && !inheritable(s))
+		if (s && !inheritable(s) && !kept_child(s, lane))
 			atomic_store(&fdtable[fd], NULL);
 		else if (file && file->kind == FILE_EPOLL)
 			epoll_forget((struct epoll *)file);

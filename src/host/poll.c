@@ -17,12 +17,12 @@
 
 bool poll_is_mixed(const struct pollfd *fds, nfds_t count)
 {
-	if (!fdtable_size || !process.ft)
+	if (!fdtable_size)
 		return false;
 	for (nfds_t i = 0; i < count; i++) {
 		struct file *file = file_of(fds[i].fd);
 
-		if (file && (file->kind == FILE_EPOLL || offloaded_of(fds[i].fd)))
+		if (file && ((file->kind == FILE_EPOLL && process.ft) || offloaded_of(fds[i].fd)))
 			return true;
 	}
 	return false;
@@ -51,6 +51,8 @@ static int ours_ready(struct pollfd *fds, nfds_t count, uint64_t *lanes)
 		fds[i].revents = 0;
 		if (!file)
 			continue;
+		if (file->kind == FILE_KEPT)
+			continue; /* without an engine */
 		if (file->kind == FILE_EPOLL) {
 			events = epoll_ready((struct epoll *)file, lanes) ? POLLIN | POLLRDNORM : 0;
 		} else if (socket_offloaded((struct socket *)file)) {
@@ -76,6 +78,17 @@ static bool ours_ready_look(const void *arg)
 	int ready = ours_ready(set->fds, set->count, &lanes);
 
 	return ready || (lanes & ~set->lanes);
+}
+
+/* Listeners among them ask for connections. */
+static void listeners_visit(const struct poll_set *set)
+{
+	for (nfds_t i = 0; i < set->count; i++) {
+		struct socket *s = socket_here(set->fds[i].fd);
+
+		if (s && (set->fds[i].events & (POLLIN | POLLRDNORM)))
+			listener_visit(s);
+	}
 }
 
 /* The kernel's part: everything that is not ours, listeners that are both, and epolls. */
@@ -122,6 +135,7 @@ static int poll_rounds(struct poll_set *set, uint64_t deadline_us, const sigset_
 	for (;;) {
 		int ready, rc;
 
+		listeners_visit(set);
 		set->lanes = 0;
 		ours_ready(set->fds, set->count, &set->lanes);
 		lanes_service(set->lanes);
@@ -198,13 +212,13 @@ static void bits_clear(fd_set *set, int count)
 
 bool select_is_mixed(int count, const fd_set *r, const fd_set *w, const fd_set *e)
 {
-	if (!fdtable_size || !process.ft)
+	if (!fdtable_size)
 		return false;
 	for (int fd = 0; fd < count && fd < fdtable_used; fd++) {
 		struct file *file = file_of(fd);
 
 		if (file && (bit_get(r, fd) || bit_get(w, fd) || bit_get(e, fd)) &&
-			(file->kind == FILE_EPOLL || offloaded_of(fd)))
+			((file->kind == FILE_EPOLL && process.ft) || offloaded_of(fd)))
 			return true;
 	}
 	return false;

@@ -154,6 +154,7 @@ void heir_conn_opened(const struct flextoe_conn *conn);
 enum file_kind {
 	FILE_SOCKET = 1,
 	FILE_EPOLL,
+	FILE_KEPT, /* a listener that this process was given, and has not used yet: see kept.c */
 };
 struct file {
 	uint8_t kind;	  /* enum file_kind */
@@ -179,7 +180,7 @@ void fdtable_dup(int to, struct file *file);
 void fdtable_close(int fd);
 /* The same for a range, as close_range(). */
 void fdtable_close_range(unsigned first, unsigned last);
-/* In the child of fork(): nothing is ours any more. */
+/* In the child of fork(): nothing is ours any more, but listeners to be kept. */
 void fdtable_forget(void);
 
 /* ---- socket.c ---- */
@@ -207,6 +208,8 @@ struct socket {
 	bool error_told;   /* the connection's error was reported: from now on end of stream and EPIPE */
 	bool shut_rd, shut_wr;
 	bool inherited; /* by fork(), and not used since: notifications still go to the parent */
+	bool shared;	/* a listener that other processes may accept from */
+	bool joining;	/* such a one, whose answer is under way */
 	bool answered;	/* the synchronous request has its answer */
 	bool reuse_addr, reuse_port;
 	bool nodelay, cork, keepalive, quickack;
@@ -221,7 +224,10 @@ struct socket {
 	uint32_t generation; /* changes when the struct is used again */
 	struct lane *lane;   /* home; changes under both lanes' locks */
 	struct flextoe_conn *conn;
-	struct flextoe_listener *listener; /* endpoint */
+	struct flextoe_listener *listener; /* endpoint; NULL while another process's is not joined */
+	uint32_t endpoint, token[2];	   /* of a listener: what lets others join; 0: nothing to join */
+	int backlog;
+	int hold_fd; /* channel that says that this listener is still there; -1: none */
 	struct flextoe_conn *accept_head, **accept_tail;
 	unsigned accept_count;
 	int fd; /* the descriptor it was made with: the kernel's socket while that is open */
@@ -236,7 +242,20 @@ struct socket {
 	struct socket *next; /* in the pool */
 };
 
+/* In a process that was given a listener: attaches for it. NULL: there is no engine. */
+struct socket *kept_revive(struct socket *s);
 static inline struct socket *socket_of(int fd)
+{
+	struct file *file = file_of(fd);
+
+	if (likely(!file))
+		return NULL;
+	if (unlikely(file->kind == FILE_KEPT))
+		return kept_revive((struct socket *)file);
+	return file->kind == FILE_SOCKET ? (struct socket *)file : NULL;
+}
+/* The same for who must not attach. */
+static inline struct socket *socket_here(int fd)
 {
 	struct file *file = file_of(fd);
 
@@ -270,6 +289,8 @@ unsigned socket_events(const struct socket *s);
 void socket_adopt(struct socket *s, struct lane **lane);
 /* The last descriptor is closed. */
 void socket_destroy(struct socket *s);
+/* Back to the pool. */
+void socket_free(struct socket *s);
 /* Takes the pending error, if any: negative errno or 0. */
 int socket_take_error(struct socket *s);
 /* A notification for one of our sockets. The lane is locked. */
@@ -285,6 +306,39 @@ int socket_answer(struct socket *s, struct lane **lane);
 #define SOCKET_ANSWERED	 0x10000u
 #define SOCKET_RX_WANTED 0x20000u
 #define SOCKET_SENT	 0x40000u /* all that was written is acknowledged */
+
+/* ---- kept.c ---- */
+
+/* The socket listens: from now on other processes can have it too. */
+void kept_begin(struct socket *s, int fd);
+/* Its descriptor is (not) closed at exec, does (not) block. */
+void kept_cloexec(struct socket *s, bool on);
+void kept_nonblock_changed(struct socket *s, int fd);
+/* Before fork(), all locked. */
+void kept_prepare(void);
+/* In the child, for each socket: keeps a listener, on this lane or for later (NULL). False: it is none. */
+bool kept_child(struct socket *s, struct lane *lane);
+/* A channel to attach with, over a kept listener's, or a negative errno value. */
+int kept_channel(void);
+/* Takes a descriptor from another program, if it is a listener of the engine's. same_numbers: after exec().
+ */
+void kept_adopt(int fd, bool same_numbers);
+/* This process has the listener no more; and its memory may go, too, for one that was never used. */
+void kept_end(struct socket *s);
+void kept_drop(struct socket *s);
+void kept_scan(void);
+/*
+ * Joins if this process has not, and asks for connections if there is none. The lane is locked, and may be
+ * another afterwards, or NULL. 0 or a negative errno value.
+ */
+int listener_ready(struct socket *s, struct lane **lane);
+/* The second half; and the opposite: nobody waits for it any more. The lane is locked. */
+void listener_ask(struct socket *s);
+void listener_ask_no_more(struct socket *s);
+/* Is there something to join or to ask for? No lock. */
+bool listener_needs(const struct socket *s);
+/* listener_ready() if so, from who holds no lock. */
+void listener_visit(struct socket *s);
 
 /* ---- endpoint.c ---- */
 

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
@@ -332,12 +333,32 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 	return rc == PASS_TO_KERNEL ? REAL(readv)(fd, iov, count) : result(rc);
 }
 
+/* Descriptors that came in a message: listeners of the engine's among them. */
+static void rights_look(struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+			int fd;
+
+			memcpy(&fd, (char *)c + at, sizeof(fd));
+			kept_adopt(fd, false);
+		}
+	}
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	struct socket *s = offloaded_of(fd);
 	ssize_t rc = s ? posix_recvmsg(s, fd, msg, flags) : PASS_TO_KERNEL;
 
-	return rc == PASS_TO_KERNEL ? REAL(recvmsg)(fd, msg, flags) : result(rc);
+	if (rc != PASS_TO_KERNEL)
+		return result(rc);
+	rc = REAL(recvmsg)(fd, msg, flags);
+	if (rc >= 0 && msg->msg_control && msg->msg_controllen)
+		rights_look(msg);
+	return rc;
 }
 
 EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned count, int flags, struct timespec *timeout)
@@ -652,4 +673,11 @@ EXPORT int pselect(
 	if (timespec_bad(timeout))
 		return (int)result(-EINVAL);
 	return (int)result(posix_select(count, r, w, e, deadline_after(timeout), mask));
+}
+
+/* ---- the start of a program ---- */
+
+__attribute__((constructor)) static void preload_begin(void)
+{
+	kept_scan();
 }

@@ -32,8 +32,10 @@ static void fork_prepare(void)
 	for (unsigned i = 0; i < fork_lanes; i++)
 		mutex_lock(&process.lane[i].lock);
 	mutex_lock(&process.lock);
-	if (atomic_load(&process.state) == PROCESS_ATTACHED)
+	if (atomic_load(&process.state) == PROCESS_ATTACHED) {
+		kept_prepare();
 		heir_prepare();
+	}
 }
 
 static void fork_parent(void)
@@ -63,8 +65,8 @@ static void child_detach(void)
 }
 
 /*
- * A child keeps what was connected (heir.c); without connections it starts anew. Descriptors of listeners and
- * everything else are placeholders there.
+ * A child keeps what was connected (heir.c); without connections it starts anew. Listeners are kept in either
+ * case (kept.c). Descriptors of everything else are placeholders there.
  */
 static void fork_child(void)
 {
@@ -158,6 +160,12 @@ static enum process_state attach_locked(void)
 	rc = fdtable_init();
 	if (rc == 0)
 		rc = flextoe_open(NULL, program_name(), &process.ft);
+	if (rc == -EACCES) { /* it has given up its rights, but has a listener from before */
+		int channel = kept_channel();
+
+		if (channel >= 0)
+			rc = attach_over(channel, program_name(), &process.ft);
+	}
 	if (rc == 0) {
 		process.placeholder_fd = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (process.placeholder_fd < 0) {

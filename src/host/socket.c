@@ -48,7 +48,7 @@ struct socket *socket_alloc(struct lane *lane)
 	memset(&s->conn, 0, sizeof(*s) - offsetof(struct socket, conn));
 	s->file.kind = FILE_SOCKET;
 	s->file.refs = 1;
-	s->fd = -1;
+	s->fd = s->hold_fd = -1;
 	s->accept_tail = &s->accept_head;
 	s->linger2_s = 60;
 	s->keep_idle_s = 7200;
@@ -230,7 +230,7 @@ void socket_event(struct lane *lane, const struct flextoe_event *event)
 void socket_lane_died(struct lane *lane)
 {
 	for (int fd = 0; fd < fdtable_used; fd++) {
-		struct socket *s = socket_of(fd);
+		struct socket *s = socket_here(fd);
 
 		if (!s || s->lane != lane)
 			continue;
@@ -377,6 +377,15 @@ void accept_queue_reset(struct socket *s)
 		flextoe_conn_abort(conn);
 	}
 	s->accept_tail = &s->accept_head;
+	s->accept_count = 0;
+}
+
+void socket_free(struct socket *s)
+{
+	mutex_lock(&process.lock);
+	s->next = pool;
+	pool = s;
+	mutex_unlock(&process.lock);
 }
 
 /*
@@ -403,6 +412,7 @@ void socket_destroy(struct socket *s)
 	if (s->items)
 		epoll_socket_gone(s);
 	accept_queue_reset(s);
+	kept_end(s); /* before the UNBIND: the engine sees that nobody holds it */
 	if (s->listener)
 		flextoe_listener_close(s->listener);
 	if (s->conn) {
@@ -426,8 +436,5 @@ void socket_destroy(struct socket *s)
 	if (s->waiting)
 		lane_wake(lane);
 	mutex_unlock(&lane->lock);
-	mutex_lock(&process.lock);
-	s->next = pool;
-	pool = s;
-	mutex_unlock(&process.lock);
+	socket_free(s);
 }

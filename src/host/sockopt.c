@@ -454,9 +454,13 @@ int posix_fcntl(struct socket *s, int fd, int cmd, long arg)
 		return O_RDWR | (s->nonblock ? O_NONBLOCK : 0);
 	case F_SETFL:
 		s->nonblock = arg & O_NONBLOCK;
+		kept_nonblock_changed(s, fd);
 		if (socket_offloaded(s) && (arg & O_ASYNC))
 			unsupported("fcntl O_ASYNC", 0);
 		return socket_offloaded(s) ? 0 : PASS_TO_KERNEL;
+	case F_SETFD:
+		kept_cloexec(s, arg & FD_CLOEXEC);
+		return PASS_TO_KERNEL;
 	case F_DUPFD:
 	case F_DUPFD_CLOEXEC: {
 		int copy = (int)syscall(SYS_fcntl, fd, cmd, arg);
@@ -478,8 +482,11 @@ int posix_ioctl(struct socket *s, int fd, unsigned long request, void *arg)
 
 	if (request == FIONBIO) {
 		s->nonblock = *(int *)arg != 0;
+		kept_nonblock_changed(s, fd);
 		return socket_offloaded(s) ? 0 : PASS_TO_KERNEL;
 	}
+	if (request == FIOCLEX || request == FIONCLEX)
+		kept_cloexec(s, request == FIOCLEX);
 	if (!socket_offloaded(s) || (request != FIONREAD && request != SIOCOUTQ && request != SIOCATMARK &&
 					    request != FIOASYNC && request != SIOCOUTQNSD))
 		return PASS_TO_KERNEL;

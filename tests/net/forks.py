@@ -45,8 +45,7 @@ def serve(listener, how="accept"):
             pass
         except OSError as e:
             print("worker:", e, file=sys.stderr)
-            if e.errno == 22:
-                return
+            return
 
 
 def in_child(function, *args):

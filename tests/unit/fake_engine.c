@@ -365,6 +365,8 @@ static unsigned step_locked(struct fake_engine *e)
 				conn_update(e, i, &hc.update);
 			else if (hc.type == FLEXTOE_HC_OPTIONS)
 				e->options = hc.options;
+			else if (hc.type == FLEXTOE_HC_WANT)
+				continue; /* it hands over everything at once */
 			else if (hc.type == FLEXTOE_HC_BIND)
 				bind_port(e, i, &hc.endpoint);
 			else if (hc.type == FLEXTOE_HC_CONNECT)

@@ -327,10 +327,17 @@ static void listener_outlives_its_owner(void **state)
 /* A child that worked on a context of its parent's is gone: the parent says so over that context. */
 static void context_leaves(void **state)
 {
+	struct flextoe_hc_endpoint leave = {.type = FLEXTOE_HC_UNBIND};
+
 	(void)state;
 	assert_int_equal(join_with(1, token[0], token[1]), 0);
 	want(1, 10);
-	unbind(1, 0);
+	open_from(999, NULL);
+	assert_int_equal(given(), 1);
+	fake_hc(dp, 1, 1, &leave);
+	control_poll(ctl, fake_now, false);
+	assert_int_equal(fake_take_type(dp, CTL_RESET)->conn.conn, 0); /* nobody will accept it */
+	fake_clear(dp);
 	assert_int_equal(ctl->endpoints[0].member_count, 1);
 	open_from(1000, NULL);
 	assert_int_equal(given(), -1);
