@@ -18,6 +18,7 @@
 #include <errno.h>
 
 #include "control/state.h"
+#include "datapath/deadline.h"
 
 #define ORPHAN_LOOK_US 15000000u
 #define ORPHAN_MAX_US  60000000u
@@ -47,7 +48,7 @@ static bool next_deadline(const struct control *ctl, const struct tcp_state *tcp
 	uint16_t flags = tcp->flags;
 
 	if (flags & TCPF_RTO_ARMED)
-		left = (int32_t)(tcp->rto_deadline_us - now);
+		left = (int32_t)(protocol_deadline(tcp) - now);
 	if (flags & TCPF_ACK_DELAYED) {
 		int32_t ack = (int32_t)(tcp->ack_deadline_us - now);
 

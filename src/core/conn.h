@@ -64,11 +64,15 @@ enum tcp_phase { /* RFC 9293 3.3.2; LISTEN, SYN-SENT, SYN-RECEIVED and the wait 
 #define TCPF_RTO_RECOVERY 0x2000u /* resending after a timeout until snd_una passes recover */
 #define TCPF_CORK	  0x4000u /* a last segment that is not full is held back (FLEXTOE_HC_MORE) */
 
+/* In tcp_state.dupacks: the connection has a scoreboard, which counts for itself (recovery.h). */
+#define DUPACKS_BOARD 255u
+
 /* What tcp_state.due asks the transmit side to do before new data. */
 #define DUE_ACK	       0x01u /* an ACK is to leave with this batch */
 #define DUE_RETRANSMIT 0x02u /* one segment from snd_una is to be sent again */
 #define DUE_PROBE      0x04u /* a zero-window probe is to be sent */
 #define DUE_RST	       0x08u /* a RST ends the connection */
+#define DUE_SACK       0x10u /* an ACK with SACK blocks is to leave: a data segment cannot carry them */
 
 /*
  * Written by the protocol stage only; two cache lines: the first is what an in-order segment needs.
@@ -96,7 +100,7 @@ struct tcp_state {
 	uint8_t phase;	    /* enum tcp_phase */
 	uint8_t snd_wscale; /* shift of windows the peer sends */
 	uint8_t rcv_wscale; /* shift of windows we send */
-	uint8_t dupacks;
+	uint8_t dupacks;    /* duplicate ACKs in a row, or DUPACKS_BOARD */
 
 	/* second line: loss, timers, and what changes rarely */
 	uint32_t tx_base; /* ISS + 1 */
@@ -111,13 +115,16 @@ struct tcp_state {
 	uint32_t rtt_start_us;
 	uint32_t rto_deadline_us;
 	uint32_t ack_deadline_us;
-	uint32_t ooo;	       /* index of the out-of-order intervals in their pool, or CONN_NONE */
+	uint32_t ooo;	       /* entry of the out-of-order pool: intervals, scoreboard; or CONN_NONE */
 	uint32_t ts_recent_us; /* when TS.Recent was taken */
-	uint8_t error;	       /* errno value the connection ended with */
-	uint8_t probes;	       /* zero-window probes since the last ACK */
-	uint8_t backoff;       /* timeouts in a row */
-	uint8_t quick_acks;    /* ACKs still to be sent at once */
-	uint8_t rx_shift;      /* log2 of the receive buffer */
+	union {
+		uint8_t error;	 /* when it has ended: the errno value it ended with */
+		uint8_t reorder; /* until then: what was seen of reordering (recovery.c) */
+	};
+	uint8_t probes;	    /* zero-window probes since the last ACK */
+	uint8_t backoff;    /* timeouts in a row */
+	uint8_t quick_acks; /* ACKs still to be sent at once */
+	uint8_t rx_shift;   /* log2 of the receive buffer */
 	uint8_t tx_shift;
 	uint8_t due;		 /* DUE_* */
 	uint8_t challenge_stamp; /* now_us >> 16 of the last ACK to a senseless segment (RFC 5961 7) */

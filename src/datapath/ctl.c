@@ -257,7 +257,7 @@ static void mtu_work(struct datapath *dp, const struct ctl_mtu *w)
 
 	if (!(c->host.flags & HOST_LIVE) || w->mtu < headers + 64u)
 		return;
-	protocol_mss(&c->tcp, w->mtu - headers, &send);
+	protocol_mss(&c->tcp, &dp->ooo, w->mtu - headers, &send);
 	if (send)
 		scheduler_add(dp, c, w->conn);
 }
@@ -317,7 +317,7 @@ static void conn_work(struct datapath *dp, const struct ctl_conn *w)
 		}
 		break;
 	case CTL_TIMEOUT:
-		counter = protocol_timeout(&c->tcp, dp->now_us, &send);
+		counter = protocol_timeout(&c->tcp, &dp->ooo, dp->now_us, &send);
 		if (counter != COUNTERS)
 			count(dp, counter);
 		if (send)

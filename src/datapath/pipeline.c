@@ -159,7 +159,7 @@ static HOT_INLINE void answer(struct datapath *dp, struct conn *c, bool usual)
 
 	if (unlikely(!frame)) {
 		count(dp, CNT_drop_tx_ack);
-		c->tcp.due &= (uint8_t) ~(DUE_ACK | DUE_RST);
+		c->tcp.due &= (uint8_t) ~(DUE_ACK | DUE_SACK | DUE_RST);
 		if (!protocol_ended(&c->tcp)) { /* the timer tries again */
 			c->tcp.flags |= TCPF_ACK_DELAYED;
 			c->tcp.ack_deadline_us = dp->now_us + 1000u;
@@ -174,8 +174,10 @@ static HOT_INLINE void answer(struct datapath *dp, struct conn *c, bool usual)
 	}
 	protocol_ack(&c->tcp, &plan);
 	post_headers(dp, port, c, &plan, frame);
-	if (c->tcp.ooo != CONN_NONE && (c->tcp.flags & TCPF_SACK))
+	if (c->tcp.ooo != CONN_NONE && (c->tcp.flags & TCPF_SACK)) {
 		post_sack(dp, c, frame);
+		reassembly_told(&c->tcp, &dp->ooo);
+	}
 	wire_commit(dp, port, frame->len);
 	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
 }
@@ -196,7 +198,7 @@ COLD static void finish_any(struct datapath *dp, struct conn *c, uint32_t index)
 			ctl_removed(dp, c, index);
 		return;
 	}
-	if (c->tcp.due & (DUE_ACK | DUE_RST))
+	if (c->tcp.due & (DUE_ACK | DUE_SACK | DUE_RST))
 		answer(dp, c, false);
 	notify_conn(dp, c, index);
 	if (protocol_ended(&c->tcp))
@@ -211,7 +213,8 @@ static HOT_INLINE void finish(struct datapath *dp, uint32_t index)
 
 	c->host.flags &= (uint16_t)~HOST_TOUCHED;
 	if (unlikely((c->host.flags & (HOST_REMOVING | HOST_MUTED | HOST_NTF_QUEUED | HOST_NTF_FORCE)) ||
-		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) || c->tcp.ooo != CONN_NONE)) {
+		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) || (c->tcp.due & DUE_SACK) ||
+		     c->tcp.ooo != CONN_NONE)) {
 		finish_any(dp, c, index);
 		return;
 	}
@@ -239,6 +242,13 @@ HOT_INLINE void pipeline_touch(struct datapath *dp, uint32_t index)
 		finish_all(dp);
 	c->host.flags |= HOST_TOUCHED;
 	dp->touched[dp->touched_count++] = index;
+}
+
+static void count_verdict(struct datapath *dp, const struct verdict *v)
+{
+	count(dp, (enum counter)v->counter);
+	for (unsigned also = v->also; also; also &= also - 1u)
+		count(dp, (enum counter)(CNT_sack_refused + __builtin_ctz(also)));
 }
 
 /* A segment of any kind, for any connection or none. */
@@ -275,7 +285,7 @@ COLD static void rx_any(struct datapath *dp, struct port *port, struct rx_item *
 		c->host.bytes_received += v.delivered;
 	}
 	if (v.counter != COUNTERS)
-		count(dp, (enum counter)v.counter);
+		count_verdict(dp, &v);
 	c->host.bytes_acked += v.acked;
 	if (v.notify)
 		c->host.flags |= HOST_NTF_FORCE;
@@ -384,7 +394,7 @@ COLD static bool transmit_any(struct datapath *dp, struct conn *c, uint32_t inde
 			pipeline_touch(dp, index);
 			return false;
 		}
-		if (!protocol_tx(&c->tcp, max_len, dp->now_us, &plan))
+		if (!protocol_tx(&c->tcp, &dp->ooo, max_len, dp->now_us, &plan))
 			break;
 		headers = post_headers(dp, port, c, &plan, frame);
 		if (plan.len)

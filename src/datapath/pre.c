@@ -2,14 +2,14 @@
 /*
  * pre: from a frame to a segment. Checks every length before it reads behind it, verifies the checksums that
  * the device has not, and sorts out what is not for the data path. Owns no state; may run in any number of
- * copies. RFC 791 and RFC 9293 3.1 for the headers, RFC 7323 for the timestamps.
+ * copies. RFC 791 and RFC 9293 3.1 for the headers, RFC 7323 for the timestamps, RFC 2018 for SACK blocks.
  */
 #include "datapath/stages.h"
 
 #include "core/checksum.h"
 
 /* Options of a segment that are not just aligned timestamps. False: the list is malformed (RFC 9293 3.2). */
-static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg)
+static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg, struct sack_list *sack)
 {
 	uint32_t v;
 
@@ -31,7 +31,16 @@ static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg)
 			seg->tsval = from_be32(v);
 			memcpy(&v, p + 6, 4);
 			seg->tsecr = from_be32(v);
-			seg->has_ts = 1;
+			seg->has_ts |= SEGMENT_TS;
+		} else if (p[0] == TCPOPT_SACK_ && size >= 10 && size <= 2u + sizeof(sack->block) &&
+			   size % 8u == 2) {
+			sack->count = size / 8u;
+			for (uint32_t i = 0; i < sack->count * 2u; i++) {
+				memcpy(&v, p + 2 + 4 * i, 4);
+				sack->block[i / 2u][i % 2u] = from_be32(v);
+			}
+			seg->sack = sack;
+			seg->has_ts |= SEGMENT_SACK;
 		}
 		p += size;
 		len -= size;
@@ -212,7 +221,8 @@ COLD static enum pre_result parse_any(
 	}
 	if (unlikely(off != sizeof(*tcp))) {
 		reason = CNT_drop_tcp_option;
-		if (!options_parse((const uint8_t *)(tcp + 1), off - (uint32_t)sizeof(*tcp), &item->seg))
+		if (!options_parse((const uint8_t *)(tcp + 1), off - (uint32_t)sizeof(*tcp), &item->seg,
+			    &item->sack))
 			goto drop;
 	}
 	item->frame = frame;

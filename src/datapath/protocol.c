@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * TCP for connections in synchronized states, see protocol.h. protocol_rx() walks a segment in the order of
- * RFC 9293 3.10.7.4; recovery is RFC 5681 with NewReno (RFC 6582) and limited transmit (RFC 3042), timeouts
- * are RFC 6298, timestamps RFC 7323, and what is blind is answered as RFC 5961 says. Called by the pipeline,
- * one call at a time per connection; never does I/O, never reads a clock.
+ * RFC 9293 3.10.7.4; recovery is recovery.c's with SACK, and without RFC 5681 with NewReno (RFC 6582) and
+ * limited transmit (RFC 3042); timeouts are RFC 6298, timestamps RFC 7323, and what is blind is answered as
+ * RFC 5961 says. Called by the pipeline, one call at a time per connection; never does I/O, never reads a
+ * clock.
  */
 #include "datapath/protocol.h"
 
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "core/seq.h"
+#include "datapath/recovery.h"
 #include "flextoe/abi.h"
 
 #define DUPACKS_FAST_RETRANSMIT 3u /* RFC 5681 3.2 */
@@ -20,6 +22,12 @@
 static void ack_now(struct tcp_state *t)
 {
 	t->due |= DUE_ACK;
+}
+
+/* An ACK that must tell what lies beyond rcv_nxt, or what came twice. */
+static void ack_sack(struct tcp_state *t)
+{
+	t->due |= DUE_ACK | DUE_SACK;
 }
 
 /*
@@ -86,11 +94,6 @@ static void cwnd_grow(struct tcp_state *t, uint32_t acked, uint32_t flight)
 	}
 }
 
-static uint32_t flight_half(const struct tcp_state *t)
-{
-	return max_u32((t->snd_max - t->snd_una) / 2u, 2u * t->mss); /* RFC 5681 (4) */
-}
-
 /* ACK acceptable and new: snd_una < ack <= snd_max. */
 static void ack_advance(struct tcp_state *t, const struct segment *s, uint32_t now_us, struct verdict *v)
 {
@@ -109,7 +112,9 @@ static void ack_advance(struct tcp_state *t, const struct segment *s, uint32_t n
 	fin_acked = (t->flags & TCPF_FIN_SENT) && s->ack == t->tx_end + 1u;
 	v->acked = s->ack - fin_acked - una_data;
 
-	if (t->flags & TCPF_RECOVERY) {
+	if (recovery_has_board(t)) {
+		/* recovery_ack() is next */
+	} else if (t->flags & TCPF_RECOVERY) {
 		if (seq_geq(s->ack, t->recover)) { /* RFC 6582 3.2 3, full acknowledgment */
 			t->flags &= (uint16_t)~TCPF_RECOVERY;
 			t->cwnd = min_u32(t->ssthresh, max_u32(t->snd_max - t->snd_una, t->mss) + t->mss);
@@ -148,7 +153,7 @@ static void ack_advance(struct tcp_state *t, const struct segment *s, uint32_t n
 /* RFC 5681 2: a duplicate acknowledgment while something is outstanding. */
 static void ack_duplicate(struct tcp_state *t, struct verdict *v)
 {
-	if (t->dupacks < 255)
+	if (t->dupacks < DUPACKS_BOARD - 1u)
 		t->dupacks++;
 	v->send = true; /* limited transmit, or inflated window */
 	if (t->flags & TCPF_RECOVERY) {
@@ -285,12 +290,13 @@ COLD static void rx_walk(struct tcp_state *t, struct ooo_pool *pool, const struc
 {
 	uint32_t seq = s->seq, len = s->len, skip = 0;
 	uint32_t right;
+	struct recovery_growth growth = {0};
 	bool fin = (s->flags & TCP_FIN_) != 0;
-	bool changed;
+	bool changed, advanced;
 
 	/* RFC 7323 5.3 R1: an old timestamp is an old segment; RST is exempt */
 	if ((t->flags & TCPF_TIMESTAMPS) && !(s->flags & TCP_RST_)) {
-		if (unlikely(!s->has_ts)) {
+		if (unlikely(!(s->has_ts & SEGMENT_TS))) {
 			v->counter = CNT_drop_no_timestamp;
 			return;
 		}
@@ -316,7 +322,10 @@ COLD static void rx_walk(struct tcp_state *t, struct ooo_pool *pool, const struc
 					return;
 				}
 				v->counter = CNT_rx_duplicate;
-				if (len || fin || old == 1u) /* old == 1: a keep-alive (RFC 9293 3.8.4) */
+				if (len && old <= 1u << t->rx_shift) {
+					reassembly_duplicate(t, pool, seq, seq + len);
+					ack_sack(t);
+				} else if (len || fin || old == 1u) /* a keep-alive (RFC 9293 3.8.4) */
 					ack_now(t);
 				else
 					ack_challenge(t, now_us);
@@ -398,17 +407,23 @@ COLD static void rx_walk(struct tcp_state *t, struct ooo_pool *pool, const struc
 	t->probes = 0;
 
 	/* RFC 7323 4.3 (2): the timestamp of the segment that ended at or before the last ACK sent */
-	if (s->has_ts && seq_leq(s->seq, t->rcv_acked)) {
+	if ((s->has_ts & SEGMENT_TS) && seq_leq(s->seq, t->rcv_acked)) {
 		t->ts_recent = s->tsval;
 		t->ts_recent_us = now_us;
 	}
 
 	changed = window_update(t, s);
-	if (seq_gt(s->ack, t->snd_una))
+	advanced = seq_gt(s->ack, t->snd_una);
+	if (advanced)
 		ack_advance(t, s, now_us, v);
-	else if (s->ack == t->snd_una && t->snd_max != t->snd_una && s->len == 0 && !changed && !fin &&
-		 !(t->flags & TCPF_PERSIST))
+	if (((s->has_ts & SEGMENT_SACK) || recovery_has_board(t)) && (t->flags & TCPF_SACK) &&
+		recovery_ack(t, pool, s, advanced, now_us, v, &growth)) {
+		if (growth.bytes)
+			cwnd_grow(t, growth.bytes, growth.flight);
+	} else if (s->ack == t->snd_una && !advanced && t->snd_max != t->snd_una && s->len == 0 && !changed &&
+		   !fin && !(t->flags & TCPF_PERSIST)) {
 		ack_duplicate(t, v);
+	}
 	if (changed)
 		v->send = true;
 	if (unlikely(protocol_ended(t)))
@@ -432,15 +447,17 @@ COLD static void rx_walk(struct tcp_state *t, struct ooo_pool *pool, const struc
 		v->place_seq = seq;
 		if (likely(seq == t->rcv_nxt)) {
 			uint32_t before = t->rcv_nxt;
-			bool held = t->ooo != CONN_NONE;
+			bool held = reassembly_holds(t, pool);
 
 			t->rcv_nxt = right;
-			if (unlikely(held))
+			if (unlikely(held)) {
 				fin |= reassembly_join(t, pool);
+				ack_sack(t);
+			}
 			v->delivered = t->rcv_nxt - before;
 			text_ack(t, held, now_us);
 		} else {
-			ack_now(t); /* RFC 5681 4.2: a duplicate ACK tells of the hole */
+			ack_sack(t); /* RFC 5681 4.2: a duplicate ACK tells of the hole */
 			t->quick_acks = QUICK_ACKS;
 			if (!reassembly_add(t, pool, seq, right, fin)) {
 				v->place_len = 0;
@@ -461,8 +478,21 @@ COLD static void rx_walk(struct tcp_state *t, struct ooo_pool *pool, const struc
 	if (unlikely(fin) && !(t->flags & TCPF_FIN_RCVD))
 		fin_arrived(t, v);
 ended:
-	if (unlikely(protocol_ended(t)))
+	if (unlikely(protocol_ended(t))) {
 		t->flags &= (uint16_t) ~(TCPF_RTO_ARMED | TCPF_ACK_DELAYED | TCPF_PERSIST);
+		t->error = 0; /* it was `reorder` until now */
+	}
+}
+
+/* rx_walk() for the pipeline, which looks at verdict.also only where it counts. */
+COLD static void rx_unusual(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s,
+	uint32_t now_us, struct verdict *v)
+{
+	rx_walk(t, pool, s, now_us, v);
+	if (v->also && v->counter == COUNTERS) {
+		v->counter = (uint16_t)(CNT_sack_refused + __builtin_ctz(v->also));
+		v->also &= (uint16_t)(v->also - 1u);
+	}
 }
 
 void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segment *s, uint32_t now_us,
@@ -471,7 +501,7 @@ void protocol_rx(struct tcp_state *t, struct ooo_pool *pool, const struct segmen
 	if (likely(protocol_rx_usual(t, s, now_us, v)))
 		return;
 	*v = (struct verdict){.counter = COUNTERS};
-	rx_walk(t, pool, s, now_us, v);
+	rx_unusual(t, pool, s, now_us, v);
 }
 
 /*
@@ -506,7 +536,7 @@ void protocol_ack(struct tcp_state *t, struct tx_plan *plan)
 	/* snd_max, not snd_nxt: it must be acceptable also while we resend older bytes */
 	*plan = (struct tx_plan){.seq = t->snd_max, .flags = reset ? TCP_RST_ | TCP_ACK_ : TCP_ACK_};
 	plan_ack(t, plan);
-	t->due &= (uint8_t)~DUE_RST;
+	t->due &= (uint8_t) ~(DUE_RST | DUE_SACK);
 }
 
 HOT_INLINE void protocol_ack_usual(struct tcp_state *t, struct tx_plan *plan)
@@ -578,16 +608,32 @@ HOT_INLINE bool protocol_tx_usual(
 }
 
 /* Every other transmission, in the order of RFC 9293 3.8.6. */
-COLD static bool tx_any(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+COLD static bool tx_any(
+	struct tcp_state *t, struct ooo_pool *pool, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
 {
 	uint32_t avail, limit, room, cwnd, len, flight;
-	bool fin_queued = (t->flags & TCPF_FIN_QUEUED) != 0, last;
+	bool fin_queued = (t->flags & TCPF_FIN_QUEUED) != 0, board = recovery_has_board(t), last;
 
 	if (protocol_ended(t))
 		return false;
 	*plan = (struct tx_plan){.flags = TCP_ACK_};
 
-	if (unlikely(t->due & (DUE_RETRANSMIT | DUE_PROBE))) {
+	if (board && (t->due & DUE_RETRANSMIT)) {
+		switch (recovery_next(t, pool, max_len, now_us, plan)) {
+		case RECOVERY_PLANNED: {
+			uint32_t end = plan->seq + plan->len + ((plan->flags & TCP_FIN_) != 0);
+
+			plan_sent(t, plan, end, now_us);
+			t->snd_nxt = seq_max(t->snd_nxt, end);
+			t->flags &= (uint16_t)~TCPF_RTT_TIMING; /* Karn */
+			return true;
+		}
+		case RECOVERY_WAITS:
+			return false;
+		case RECOVERY_NEW:
+			break;
+		}
+	} else if (unlikely(t->due & (DUE_RETRANSMIT | DUE_PROBE))) {
 		bool probe = !(t->due & DUE_RETRANSMIT);
 
 		t->due &= (uint8_t) ~(probe ? DUE_PROBE : DUE_RETRANSMIT);
@@ -631,6 +677,8 @@ COLD static bool tx_any(struct tcp_state *t, uint32_t max_len, uint32_t now_us, 
 	if (!(t->flags & (TCPF_RECOVERY | TCPF_RTO_RECOVERY)))
 		cwnd += min_u32(t->dupacks, 2u) * t->mss; /* RFC 3042 */
 	limit = t->snd_una + min_u32(cwnd, t->snd_wnd);
+	if (board) /* RFC 6675 5 (C): what is SACKed or lost leaves room */
+		limit = seq_min(t->snd_nxt + recovery_room(t, pool), t->snd_una + t->snd_wnd);
 	room = seq_gt(limit, t->snd_nxt) ? limit - t->snd_nxt : 0;
 	len = min_u32(min_u32(avail, room), max_len);
 	last = len == avail;
@@ -662,12 +710,17 @@ COLD static bool tx_any(struct tcp_state *t, uint32_t max_len, uint32_t now_us, 
 	}
 	t->snd_nxt += len + ((plan->flags & TCP_FIN_) != 0);
 	plan_sent(t, plan, t->snd_nxt, now_us);
+	if (board) {
+		recovery_sent(t, pool, len);
+		t->flags &= (uint16_t)~TCPF_RTT_TIMING; /* its ACK waits for the holes before it */
+	}
 	return true;
 }
 
-bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
+bool protocol_tx(
+	struct tcp_state *t, struct ooo_pool *pool, uint32_t max_len, uint32_t now_us, struct tx_plan *plan)
 {
-	return likely(protocol_tx_usual(t, max_len, now_us, plan)) || tx_any(t, max_len, now_us, plan);
+	return likely(protocol_tx_usual(t, max_len, now_us, plan)) || tx_any(t, pool, max_len, now_us, plan);
 }
 
 /* RFC 9293 3.8.6.2.2: the application has taken bytes; the peer is told when it can do something with it. */
@@ -743,16 +796,26 @@ int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32
 	return 0;
 }
 
-enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send)
+enum counter protocol_timeout(struct tcp_state *t, struct ooo_pool *pool, uint32_t now_us, bool *send)
 {
+	enum counter counter;
+	uint32_t half;
+	bool arm, board;
+
 	if (protocol_ended(t))
 		return COUNTERS;
 	if ((t->flags & TCPF_ACK_DELAYED) && seq_geq(now_us, t->ack_deadline_us)) {
 		t->flags &= (uint16_t)~TCPF_ACK_DELAYED;
 		ack_now(t);
 	}
-	if (!(t->flags & TCPF_RTO_ARMED) || seq_lt(now_us, t->rto_deadline_us))
+	if (!(t->flags & TCPF_RTO_ARMED) || seq_lt(now_us, protocol_deadline(t)))
 		return COUNTERS;
+	if (!(t->flags & TCPF_PERSIST) && recovery_timeout(t, pool, now_us, &counter, &arm)) {
+		if (arm)
+			rto_arm(t, now_us);
+		*send = true;
+		return counter;
+	}
 
 	if ((t->flags & TCPF_PERSIST) && (t->flags & TCPF_CORK) && t->snd_wnd) {
 		t->flags &= (uint16_t) ~(TCPF_PERSIST | TCPF_RTO_ARMED | TCPF_CORK);
@@ -784,17 +847,21 @@ enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send)
 		return CNT_conn_timeouts;
 	}
 	/* RFC 6298 5.4 to 5.7; RFC 5681 3.1: half the flight once a loss, then from one segment */
-	if (t->backoff == 0)
-		t->ssthresh = flight_half(t);
+	board = recovery_rto(t, pool);
+	half = flight_half(t);
+	if (t->backoff == 0) /* in recovery the window has been halved already */
+		t->ssthresh = t->flags & TCPF_RECOVERY ? min_u32(t->ssthresh, half) : half;
 	t->backoff++;
 	t->cwnd = t->mss;
 	t->cwnd_acked = 0;
-	t->dupacks = 0;
+	t->dupacks = board ? DUPACKS_BOARD : 0;
 	t->recover = t->snd_max;
-	t->snd_nxt = t->snd_una;
+	t->snd_nxt = board ? t->snd_max : t->snd_una;
 	t->flags = (uint16_t)((t->flags & ~(TCPF_RECOVERY | TCPF_RTT_TIMING)) | TCPF_RTO_RECOVERY);
 	t->due &= (uint8_t)~DUE_RETRANSMIT;
-	if (t->snd_wnd < t->mss) /* RFC 9293 3.8.6: sent again even where the window has shut on it since */
+	if (board ||
+		t->snd_wnd <
+			t->mss) /* RFC 9293 3.8.6: sent again even where the window has shut on it since */
 		t->due |= DUE_RETRANSMIT;
 	rto_arm(t, now_us);
 	*send = true;

@@ -10,6 +10,8 @@
  *                   (RFC 9293 3.8.6.1); shares the retransmission deadline, told apart by TCPF_PERSIST
  *   cork            armed while a segment is held back and nothing is in flight; shares the persist timer's
  *                   deadline and flag, told apart by TCPF_CORK and an open window
+ *   loss probe      due before the retransmission, derived from its deadline (deadline.h; RFC 8985 7)
+ *   reordering      a moment kept in the retransmission deadline by recovery.c (RFC 8985 6.2)
  *   delayed ACK     armed while an ACK is owed (RFC 9293 3.8.6.3)
  */
 #ifndef DATAPATH_PROTOCOL_H
@@ -17,6 +19,7 @@
 
 #include "core/conn.h"
 #include "core/counters.h"
+#include "datapath/deadline.h"
 #include "datapath/reassembly.h"
 
 #define RTO_INITIAL_US 1000000u /* RFC 6298 2.1 */
@@ -30,16 +33,25 @@
 #define QUICK_ACKS_ASKED     16u     /* and with TCP_QUICKACK, as Linux's bound */
 #define CORK_MAX_US	     200000u /* as Linux: no longer is a segment held back */
 
+/* SACK blocks as they came, [start, end) each; nothing about them has been checked. */
+struct sack_list {
+	uint32_t count;
+	uint32_t block[SACK_BLOCKS][2];
+};
+
 /* What pre found in a TCP segment; host byte order. */
+#define SEGMENT_TS   1u
+#define SEGMENT_SACK 2u
 struct segment {
 	uint32_t seq;
 	uint32_t ack;
-	uint32_t len;  /* payload bytes */
-	uint16_t wnd;  /* as in the header, not scaled */
-	uint8_t flags; /* control bits, TCP_*_ */
-	uint8_t has_ts;
+	uint32_t len;	/* payload bytes */
+	uint16_t wnd;	/* as in the header, not scaled */
+	uint8_t flags;	/* control bits, TCP_*_ */
+	uint8_t has_ts; /* SEGMENT_*: options that are there */
 	uint32_t tsval;
 	uint32_t tsecr;
+	const struct sack_list *sack; /* with SEGMENT_SACK */
 };
 
 /* What protocol_rx() wants done with a segment. */
@@ -50,9 +62,16 @@ struct verdict {
 	uint32_t acked;	     /* bytes of ours newly acknowledged, FIN not counted */
 	uint32_t delivered;  /* bytes by which the in-order stream grew */
 	uint16_t counter;    /* what to count (a drop reason or another event), COUNTERS for nothing */
+	uint16_t also;	     /* and more, a bit each from CNT_sack_refused on; 0 when counter is COUNTERS */
 	bool send;	     /* there may be something to send now */
 	bool notify;	     /* something the application should hear of, beside the positions */
 };
+
+/* Something to count beside whatever else happens to the segment. */
+static inline void verdict_note(struct verdict *v, enum counter c)
+{
+	v->also |= (uint16_t)(1u << (c - CNT_sack_refused));
+}
 
 /* What protocol_tx() wants sent. */
 struct tx_plan {
@@ -78,7 +97,8 @@ bool protocol_rx_usual(struct tcp_state *t, const struct segment *s, uint32_t no
  * Plans the next data segment of at most max_len payload bytes (a multiple of mss, or mss), takes it as sent,
  * and returns true; false when there is nothing to send now.
  */
-bool protocol_tx(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan);
+bool protocol_tx(
+	struct tcp_state *t, struct ooo_pool *pool, uint32_t max_len, uint32_t now_us, struct tx_plan *plan);
 /* The same where all that is written leaves as one segment; false: it is not so, and nothing was changed. */
 bool protocol_tx_usual(struct tcp_state *t, uint32_t max_len, uint32_t now_us, struct tx_plan *plan);
 /* Plans the ACK of a connection at ease. */
@@ -94,7 +114,7 @@ int protocol_host(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail, uint32
 bool protocol_host_usual(struct tcp_state *t, uint32_t tx_end, uint32_t rx_tail);
 
 /* A deadline may have passed. Returns the counter of what happened, COUNTERS when nothing did. */
-enum counter protocol_timeout(struct tcp_state *t, uint32_t now_us, bool *send);
+enum counter protocol_timeout(struct tcp_state *t, struct ooo_pool *pool, uint32_t now_us, bool *send);
 
 /* Ends the connection with an errno value and, if reset, a RST to the peer. */
 void protocol_abort(struct tcp_state *t, uint8_t error, bool reset);
@@ -127,7 +147,7 @@ _Static_assert(offsetof(struct tcp_state, flags) == offsetof(struct tcp_state, m
 void protocol_hints(struct tcp_state *t, uint32_t flags, bool *send);
 
 /* Segments are to have at most mss bytes from now on: what is in flight was too large and is sent again. */
-void protocol_mss(struct tcp_state *t, uint32_t mss, bool *send);
+void protocol_mss(struct tcp_state *t, struct ooo_pool *pool, uint32_t mss, bool *send);
 /* Plans a keepalive probe; false: the connection is not idle. tcp_state.probes counts those without answer.
  */
 bool protocol_keepalive(struct tcp_state *t, struct tx_plan *plan);

@@ -4,6 +4,7 @@
  * application: pure functions like those of protocol.c. Called by ctl.c for control work, and by protocol.c.
  */
 #include "datapath/protocol.h"
+#include "datapath/recovery.h"
 
 #include "core/seq.h"
 #include "flextoe/abi.h"
@@ -41,13 +42,14 @@ bool protocol_keepalive(struct tcp_state *t, struct tx_plan *plan)
  * RFC 1191 6.4: not a sign of congestion, so the window stays. Sent again as after a timeout, whose
  * bookkeeping keeps duplicate ACKs from being taken for a loss until `recover`.
  */
-void protocol_mss(struct tcp_state *t, uint32_t mss, bool *send)
+void protocol_mss(struct tcp_state *t, struct ooo_pool *pool, uint32_t mss, bool *send)
 {
 	if (protocol_ended(t) || mss >= t->mss)
 		return;
 	t->mss = (uint16_t)mss;
 	if (t->snd_una == t->snd_max || (t->flags & TCPF_PERSIST))
 		return;
+	recovery_forget(t, pool);
 	t->snd_nxt = t->snd_una;
 	t->recover = t->snd_max;
 	t->dupacks = 0;

@@ -8,46 +8,60 @@
 
 #include "core/seq.h"
 
+static void *pool_map(size_t size)
+{
+	void *p =
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 int ooo_pool_init(struct ooo_pool *pool, uint32_t max)
 {
-	void *p = mmap(NULL, (size_t)max * sizeof(struct ooo), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
 	*pool = (struct ooo_pool){.max = max, .free_head = CONN_NONE};
-	if (p == MAP_FAILED)
-		return -ENOMEM;
-	pool->entries = p;
-	return 0;
+	pool->entries = pool_map((size_t)max * sizeof(struct ooo));
+	pool->boards = pool_map((size_t)max * sizeof(struct scoreboard));
+	if (pool->entries && pool->boards)
+		return 0;
+	ooo_pool_free(pool);
+	return -ENOMEM;
 }
 
 void ooo_pool_free(struct ooo_pool *pool)
 {
 	if (pool->entries)
 		munmap(pool->entries, (size_t)pool->max * sizeof(struct ooo));
+	if (pool->boards)
+		munmap(pool->boards, (size_t)pool->max * sizeof(struct scoreboard));
 	pool->entries = NULL;
+	pool->boards = NULL;
 }
 
-static struct ooo *entry_of(struct tcp_state *t, struct ooo_pool *pool)
+struct ooo *ooo_take(struct tcp_state *t, struct ooo_pool *pool, uint8_t use)
 {
 	struct ooo *o;
-	uint32_t i;
+	uint32_t i = t->ooo;
 
-	if (t->ooo != CONN_NONE)
-		return &pool->entries[t->ooo];
-	if (pool->free_head != CONN_NONE) {
-		i = pool->free_head;
-		pool->free_head = pool->entries[i].fin_seq;
-	} else if (pool->fresh < pool->max) {
-		i = pool->fresh++;
-	} else {
-		return NULL;
+	if (i == CONN_NONE) {
+		if (pool->free_head != CONN_NONE) {
+			i = pool->free_head;
+			pool->free_head = pool->entries[i].free_next;
+		} else if (pool->fresh < pool->max) {
+			i = pool->fresh++;
+		} else {
+			return NULL;
+		}
+		pool->used++;
+		t->ooo = i;
+		pool->entries[i].uses = 0;
 	}
-	pool->used++;
-	t->ooo = i;
 	o = &pool->entries[i];
-	o->count = 0;
-	o->has_fin = 0;
-	o->recent = 0;
+	if (use == OOO_INTERVALS_HELD && !(o->uses & use)) {
+		o->count = 0;
+		o->has_fin = 0;
+		o->recent = 0;
+	}
+	o->uses |= use;
 	return o;
 }
 
@@ -55,15 +69,27 @@ void reassembly_drop(struct tcp_state *t, struct ooo_pool *pool)
 {
 	if (t->ooo == CONN_NONE)
 		return;
-	pool->entries[t->ooo].fin_seq = pool->free_head;
+	pool->entries[t->ooo].free_next = pool->free_head;
 	pool->free_head = t->ooo;
 	pool->used--;
 	t->ooo = CONN_NONE;
 }
 
+void ooo_leave(struct tcp_state *t, struct ooo_pool *pool, uint8_t use)
+{
+	struct ooo *o;
+
+	if (t->ooo == CONN_NONE)
+		return;
+	o = &pool->entries[t->ooo];
+	o->uses &= (uint8_t)~use;
+	if (!o->uses)
+		reassembly_drop(t, pool);
+}
+
 bool reassembly_add(struct tcp_state *t, struct ooo_pool *pool, uint32_t start, uint32_t end, bool fin)
 {
-	struct ooo *o = entry_of(t, pool);
+	struct ooo *o = ooo_take(t, pool, OOO_INTERVALS_HELD);
 	unsigned first, last;
 
 	if (!o)
@@ -74,6 +100,9 @@ bool reassembly_add(struct tcp_state *t, struct ooo_pool *pool, uint32_t start, 
 	for (last = first; last < o->count && seq_leq(o->interval[last].start, end); last++)
 		;
 	if (start != end) {
+		if (first != last && seq_leq(o->interval[first].start, start) &&
+			seq_geq(o->interval[first].end, end))
+			reassembly_duplicate(t, pool, start, end);
 		if (first == last) {
 			if (o->count == OOO_INTERVALS)
 				return false;
@@ -116,24 +145,52 @@ bool reassembly_join(struct tcp_state *t, struct ooo_pool *pool)
 	}
 	fin = o->has_fin && seq_leq(o->fin_seq, t->rcv_nxt);
 	if (fin || (o->count == 0 && !o->has_fin))
-		reassembly_drop(t, pool);
+		ooo_leave(t, pool, OOO_INTERVALS_HELD);
 	return fin;
+}
+
+void reassembly_duplicate(struct tcp_state *t, struct ooo_pool *pool, uint32_t start, uint32_t end)
+{
+	struct ooo *o;
+
+	if (!(t->flags & TCPF_SACK))
+		return;
+	o = ooo_take(t, pool, OOO_DUPLICATE);
+	if (!o)
+		return;
+	o->duplicate[0] = start;
+	o->duplicate[1] = end;
 }
 
 unsigned reassembly_sack(
 	const struct tcp_state *t, const struct ooo_pool *pool, uint32_t block[SACK_BLOCKS][2], unsigned max)
 {
 	const struct ooo *o;
-	unsigned n = 0;
+	unsigned n = 0, count, first;
 
 	if (t->ooo == CONN_NONE)
 		return 0;
 	o = &pool->entries[t->ooo];
-	for (unsigned i = 0; i < o->count && n < max; i++) {
-		unsigned at = i == 0 ? o->recent : i <= o->recent ? i - 1 : i;
+	count = o->uses & OOO_INTERVALS_HELD ? o->count : 0;
+	first = o->recent;
+	if (o->uses & OOO_DUPLICATE) { /* RFC 2883 4: it comes first, then the interval it lies in */
+		block[n][0] = o->duplicate[0];
+		block[n++][1] = o->duplicate[1];
+		for (unsigned i = 0; i < count; i++)
+			if (seq_leq(o->interval[i].start, o->duplicate[0]) &&
+				seq_geq(o->interval[i].end, o->duplicate[1]))
+				first = i;
+	}
+	for (unsigned i = 0; i < count && n < max; i++) {
+		unsigned at = i == 0 ? first : i <= first ? i - 1 : i;
 
 		block[n][0] = o->interval[at].start;
 		block[n++][1] = o->interval[at].end;
 	}
 	return n;
+}
+
+void reassembly_told(struct tcp_state *t, struct ooo_pool *pool)
+{
+	ooo_leave(t, pool, OOO_DUPLICATE);
 }

@@ -140,6 +140,7 @@ struct rx_item {
 	const uint8_t *tcp;
 	const uint8_t *payload;
 	struct segment seg;
+	struct sack_list sack; /* seg.sack, when it has any */
 };
 #define USUAL_TCP     34u /* where the TCP header of a usual frame begins */
 #define USUAL_PAYLOAD 66u

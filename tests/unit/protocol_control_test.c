@@ -79,7 +79,7 @@ static void out(uint32_t seq, uint32_t len)
 {
 	struct tx_plan p;
 
-	assert_true(protocol_tx(&t, MSS, now, &p));
+	assert_true(protocol_tx(&t, &pool, MSS, now, &p));
 	assert_int_equal(p.seq, seq);
 	assert_int_equal(p.len, len);
 }
@@ -88,7 +88,7 @@ static void out_nothing(void)
 {
 	struct tx_plan p;
 
-	assert_false(protocol_tx(&t, MSS, now, &p));
+	assert_false(protocol_tx(&t, &pool, MSS, now, &p));
 }
 
 static bool timeout_after(uint32_t us)
@@ -96,7 +96,7 @@ static bool timeout_after(uint32_t us)
 	bool send = false;
 
 	now += us;
-	protocol_timeout(&t, now, &send);
+	protocol_timeout(&t, &pool, now, &send);
 	return send;
 }
 
@@ -167,7 +167,7 @@ static void the_end_of_the_stream_uncorks(void **state)
 	app(300, FLEXTOE_HC_MORE);
 	out_nothing();
 	app(300, FLEXTOE_HC_FIN);
-	assert_true(protocol_tx(&t, MSS, now, &p));
+	assert_true(protocol_tx(&t, &pool, MSS, now, &p));
 	assert_int_equal(p.len, 300);
 	assert_true(p.flags & TCP_FIN_);
 }
@@ -213,14 +213,14 @@ static void smaller_segments_for_the_path(void **state)
 	for (int i = 0; i < 3; i++)
 		out(S(i * MSS), MSS);
 	cwnd = t.cwnd;
-	protocol_mss(&t, MSS + 1, &send); /* never larger */
+	protocol_mss(&t, &pool, MSS + 1, &send); /* never larger */
 	assert_false(send);
-	protocol_mss(&t, 400, &send);
+	protocol_mss(&t, &pool, 400, &send);
 	assert_true(send);
 	for (int i = 0; i < 7; i++) {
 		struct tx_plan p;
 
-		assert_true(protocol_tx(&t, 400, now, &p));
+		assert_true(protocol_tx(&t, &pool, 400, now, &p));
 		assert_int_equal(p.seq, S(i * 400));
 		assert_int_equal(p.len, 400);
 		assert_true(p.retransmission);

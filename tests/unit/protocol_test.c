@@ -84,7 +84,7 @@ static void out(uint32_t seq, uint32_t len, unsigned flags)
 {
 	struct tx_plan p;
 
-	assert_true(protocol_tx(&t, MSS, now, &p));
+	assert_true(protocol_tx(&t, &pool, MSS, now, &p));
 	assert_int_equal(p.seq, seq);
 	assert_int_equal(p.len, len);
 	assert_int_equal(p.flags, flags);
@@ -95,7 +95,7 @@ static void out_nothing(void)
 {
 	struct tx_plan p;
 
-	assert_false(protocol_tx(&t, MSS, now, &p));
+	assert_false(protocol_tx(&t, &pool, MSS, now, &p));
 }
 
 static void out_ack(uint32_t ack)
@@ -142,7 +142,7 @@ static enum counter timeout_at(uint32_t at)
 	bool send = false;
 
 	now = at;
-	return protocol_timeout(&t, now, &send);
+	return protocol_timeout(&t, &pool, now, &send);
 }
 
 #define DATA (TCP_ACK_ | TCP_PSH_)
@@ -277,7 +277,7 @@ static void zero_window_is_probed_for_ever_while_answered(void **state)
 	assert_true(t.flags & TCPF_PERSIST);
 	for (unsigned i = 0; i < 40; i++) {
 		assert_int_equal(timeout_at(t.rto_deadline_us), CNT_window_probes);
-		assert_true(protocol_tx(&t, MSS, now, &p));
+		assert_true(protocol_tx(&t, &pool, MSS, now, &p));
 		assert_int_equal(p.seq, S(0));
 		assert_int_equal(p.len, 1);
 		out_nothing();
@@ -335,7 +335,7 @@ static void zero_window_unanswered_gives_up(void **state)
 	out_nothing();
 	while (t.phase != TCP_PHASE_CLOSED && n++ < 100) {
 		timeout_at(t.rto_deadline_us);
-		protocol_tx(&t, MSS, now, &p);
+		protocol_tx(&t, &pool, MSS, now, &p);
 	}
 	assert_int_equal(t.error, ETIMEDOUT);
 	assert_int_equal(n, PROTOCOL_RETRIES_MAX + 1);
@@ -691,7 +691,7 @@ static void slow_start_then_congestion_avoidance(void **state)
 	t.ssthresh = 20 * MSS;
 	app(65000, 0, 0);
 	for (unsigned acks = 0; acks < 31; acks++) { /* 10 to reach 20 segments, then 20 a segment */
-		while (protocol_tx(&t, MSS, now, &p))
+		while (protocol_tx(&t, &pool, MSS, now, &p))
 			;
 		in(R(0), TCP_ACK_, t.snd_una + MSS, 0);
 	}
