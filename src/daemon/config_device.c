@@ -26,8 +26,8 @@ static const struct device_option {
 	size_t offset;
 	uint64_t min, max; /* of a number; max of a text is its field's size */
 } options[] = {
-	{"mtu", KIND(CONFIG_TAP) | KIND(CONFIG_LINK), OPTION_NUMBER, offsetof(struct config_device, mtu), 576,
-		65535},
+	{"mtu", KIND(CONFIG_TAP) | KIND(CONFIG_LINK) | KIND(CONFIG_DPDK), OPTION_NUMBER,
+		offsetof(struct config_device, mtu), 576, 65535},
 	{"mac", KIND(CONFIG_TAP) | KIND(CONFIG_LINK), OPTION_MAC, offsetof(struct config_device, mac), 0, 0},
 	{"netns", KIND(CONFIG_TAP), OPTION_TEXT, offsetof(struct config_device, netns), 0, 64},
 	{"peer", KIND(CONFIG_TAP), OPTION_TEXT, offsetof(struct config_device, peer), 0, 64},

@@ -191,6 +191,7 @@ static int device_open(struct ports *ports, const struct config *config, unsigne
 			.eal_args = d->eal_args,
 			.device = d->name,
 			.queue = (uint32_t)d->queue,
+			.mtu = (uint32_t)d->mtu,
 		};
 
 		return dpdk_open(&dpdk, out, err);
@@ -242,7 +243,15 @@ static const char *device_advice(const struct config_device *d, int rc)
 					   : "; it takes root, or CAP_NET_ADMIN";
 	if (d->kind == CONFIG_AFXDP)
 		return "; it takes root, or CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF";
-	return "; it takes root";
+	return ""; /* DPDK's own text says what it wants */
+}
+
+/* A device's reason without its name in front, which the line has already. */
+static const char *reason_text(const struct config_device *d, const char *text)
+{
+	size_t len = strlen(d->name);
+
+	return strncmp(text, d->name, len) == 0 && strncmp(text + len, ": ", 2) == 0 ? text + len + 2 : text;
 }
 
 static int loop_open(struct ports *ports, struct config_error *err)
@@ -279,6 +288,8 @@ int ports_open(struct ports *ports, const struct config *config, struct config_e
 		struct device_error reason = {""};
 
 		rc = device_open(ports, config, i, &dev, &reason);
+		if (rc == 0 && reason.text[0] != '\0')
+			log_line(CONFIG_LOG_WARNING, "device %s: %s", d->name, reason_text(d, reason.text));
 		if (rc == 0)
 			rc = device_wrap(d, &dev, &reason);
 		if (rc == 0) {
@@ -286,7 +297,7 @@ int ports_open(struct ports *ports, const struct config *config, struct config_e
 			continue;
 		}
 		snprintf(err->text, sizeof(err->text), "device %s: %.255s%s", d->name,
-			reason.text[0] != '\0' ? reason.text : strerror(-rc),
+			reason.text[0] != '\0' ? reason_text(d, reason.text) : strerror(-rc),
 			strstr(reason.text, "CAP_") != NULL ? "" : device_advice(d, rc));
 	}
 	if (rc == 0 && config->loop)

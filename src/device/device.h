@@ -138,6 +138,7 @@ struct dpdk_config {
 	const char *eal_args; /* words for rte_eal_init, e.g. "--no-huge -m 256 --no-pci" */
 	const char *device;   /* ethdev name or PCI address, e.g. "net_memif0" or "0000:01:00.0" */
 	uint32_t queue;
+	uint32_t mtu; /* 0: as the port has it */
 };
 int dpdk_open(const struct dpdk_config *config, struct device **out, struct device_error *err);
 
