@@ -326,8 +326,8 @@ enum flextoe_msg_type {
 				      (the application writes it to wake the engine), in this order */
 	FLEXTOE_MSG_ERROR = 4,	   /* struct flextoe_msg_error */
 	FLEXTOE_MSG_CONN_INFO = 5, /* struct flextoe_msg_conn_info, request with conn set -> filled in */
-	FLEXTOE_MSG_STATUS =
-		6, /* struct flextoe_msg_status: a report as text, for `flextoe stat` and the like */
+	FLEXTOE_MSG_STATUS = 6,	   /* struct flextoe_msg_status: a report as text, for `flextoe stat` and the
+				      like; the    next request only after its end */
 	FLEXTOE_MSG_TEXT = 7, /* header and a piece of text; header.error 0: more follows, 1: the last one */
 	FLEXTOE_MSG_HOLD = 8, /* struct flextoe_msg_hold, first on a channel of its own -> the same, or ERROR:
 				 the listener lives at least until this channel hangs up */

@@ -454,7 +454,7 @@ static bool on_status(struct control *ctl, struct client *client, const struct f
 	client->report = report_begin(ctl, msg->what);
 	if (!client->report)
 		return client_refuse(client, EINVAL, "no such report");
-	client_listen_for(ctl, client, EPOLLOUT);
+	client_listen_for(ctl, client, EPOLLOUT | EPOLLIN);
 	return report_continue(ctl, client);
 }
 
@@ -588,7 +588,9 @@ unsigned channel_step(struct control *ctl)
 			continue;
 		}
 		if (client->report) {
-			if (events[i].events & (EPOLLHUP | EPOLLERR))
+			/* A message now is against the rules. It could hold the client's own end of the
+			 * channel: left in the queue, that would outlive the client and never hang up. */
+			if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 				good = false;
 			else if (events[i].events & EPOLLOUT)
 				good = report_continue(ctl, client);

@@ -547,10 +547,12 @@ static void a_slow_reader_holds_nobody_up(void **state)
 	int slow = attach(), fd = attach();
 
 	(void)state;
-	for (int i = 0; i < 200; i++) {
-		send(slow, &msg, sizeof(msg), MSG_DONTWAIT);
+	for (int i = 0; i < 2000; i++) {
+		if (!ctl->clients->next->report)
+			send(slow, &msg, sizeof(msg), MSG_DONTWAIT);
 		poll_once();
 	}
+	assert_non_null(ctl->clients->next->report);
 	assert_int_equal(hello(fd), FLEXTOE_MSG_WELCOME);
 	close(got_fds[0]);
 	close(slow);
@@ -558,6 +560,41 @@ static void a_slow_reader_holds_nobody_up(void **state)
 	poll_once();
 	assert_int_equal(ctl->clients_count, 1);
 	close(fd);
+}
+
+/* It sends its own end along with a request that waits for its report to end, reads nothing, and dies. What
+ * is in the queue keeps that end open. (Found by fuzz_channel.) */
+static void a_channel_that_holds_itself_open(void **state)
+{
+	struct flextoe_msg_status msg = {
+		.header = head(FLEXTOE_MSG_STATUS, sizeof(msg)), .what = FLEXTOE_STATUS_STAT};
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr cmsg;
+	} ancillary = {.cmsg = {.cmsg_level = SOL_SOCKET,
+			       .cmsg_type = SCM_RIGHTS,
+			       .cmsg_len = CMSG_LEN(sizeof(int))}};
+	struct iovec iov = {.iov_base = &msg, .iov_len = sizeof(msg)};
+	struct msghdr mh = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &ancillary,
+		.msg_controllen = sizeof(ancillary)};
+	int fd = attach();
+
+	(void)state;
+	assert_int_equal(hello(fd), FLEXTOE_MSG_WELCOME);
+	close(got_fds[0]);
+	for (int i = 0; i < 2000; i++) {
+		if (!ctl->clients->report)
+			send(fd, &msg, sizeof(msg), MSG_DONTWAIT);
+		poll_once();
+	}
+	memcpy(CMSG_DATA(&ancillary.cmsg), &fd, sizeof(fd));
+	assert_int_equal(sendmsg(fd, &mh, MSG_DONTWAIT), sizeof(msg));
+	close(fd);
+	poll_once();
+	poll_once();
+	assert_int_equal(ctl->clients_count, 0);
 }
 
 static void another_engine_keeps_its_socket(void **state)
@@ -618,6 +655,7 @@ int main(void)
 		CASE(missing_hugepages),
 		CASE(reports),
 		CASE(a_slow_reader_holds_nobody_up),
+		CASE(a_channel_that_holds_itself_open),
 		CASE(another_engine_keeps_its_socket),
 		CASE(no_descriptor_left),
 	};
