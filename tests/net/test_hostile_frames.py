@@ -187,15 +187,22 @@ def test_blind_reset_and_blind_data(engine, wire, beside):
     beside.works()
 
 
-def test_syn_flood(engine, wire, beside):
-    """Half-open connections are bounded; the established one goes on, and later ones get in."""
-    before = resident_kib(engine.pid)
+def test_syn_flood(engine, wire, beside, agents):
+    """Half-open connections are bounded; the established one goes on, and later ones get in at once."""
+    server, client = agents
+    server("l = listen('{0}', 8001)".format(ENGINE))
+    before, dropped = resident_kib(engine.pid), engine.stat()["drop_syn_backlog"]
     for start in range(0, 6000, 500):
-        wire.send(*[wire.tcp(sport=20000 + start + i, seq=i, ip={"src": f"10.78.0.{3 + (start + i) % 200}"})
+        wire.send(*[wire.tcp(sport=20000 + start + i, dport=8001, seq=i, ip={"src": f"10.78.0.{3 + (start + i) % 200}"})
                     for i in range(500)])
+        client(f"c = connect('{ENGINE}', 8001)")
+        server("s = l.accept()[0]; s.sendall(b'here')")
+        assert client("read_exact(c, 4)") == b"here"
     beside.works()
     assert resident_kib(engine.pid) - before < 32 * 1024
-    assert engine.stat()["syn_received"] > 0
+    counters = engine.stat()
+    assert counters["syn_cookies_sent"] > 5000 and counters["syn_cookies_good"] >= 11
+    assert counters["drop_syn_backlog"] == dropped
 
 
 @pytest.mark.seconds(60)
