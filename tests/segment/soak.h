@@ -13,6 +13,14 @@
 #define HOSTS	   2
 #define CONNS_ROOM 256u
 
+/* A wire with length (long_wire.c), each way. */
+struct long_wire {
+	uint32_t delay_us;			    /* 0: there is none of it */
+	uint32_t rate_mbit, queue_us;		    /* rate 0: unbounded */
+	uint32_t drop_ppm, burst_ppm, burst_frames; /* bursts that begin so often, so long on average */
+	uint32_t duplicate_ppm, reorder_ppm, reorder_us;
+};
+
 /* Everything that a seed decides about the world. */
 struct soak_plan {
 	uint64_t seed;
@@ -25,6 +33,7 @@ struct soak_plan {
 	uint32_t ephemeral_ports, time_wait_ms, ooo_max, backlog;
 	uint64_t region_size;
 	uint32_t conns_total, conns_live;
+	struct long_wire wire;
 	bool app_dies, goes_deaf, chatty, freezes, outages;
 };
 
@@ -47,6 +56,7 @@ struct world {
 	struct soak_plan plan;
 	struct host host[HOSTS];
 	struct device *link[HOSTS];
+	struct device *wire[HOSTS]; /* with plan.wire.delay_us */
 	uint64_t now_us;
 	uint64_t random;
 };
@@ -56,6 +66,10 @@ static inline uint32_t random_below(uint64_t *state, uint32_t n)
 {
 	return (uint32_t)((random64(state) >> 32) * n >> 32);
 }
+
+struct device *long_wire_open(
+	const struct long_wire *plan, uint64_t seed, const uint64_t *now_us, struct device *under);
+uint64_t long_wire_next_us(struct device *dev); /* when the next frame arrives */
 
 /* 0, or a negative errno and a line on stderr. pcap NULL: no captures. */
 int world_open(struct world *w, const char *pcap);

@@ -574,6 +574,19 @@ static void plan_make(struct soak_plan *p, uint64_t seed)
 		p->reorder_depth = 1 + random_below(&r, 16);
 		p->corrupt_ppm = random_below(&r, 2) ? random_below(&r, 5000) : 0;
 	}
+	if (random_below(&r, 3) == 0) { /* round trips, and the other ways to lose */
+		p->wire = (struct long_wire){
+			.delay_us = 1 + random_below(&r, random_below(&r, 3) ? 5000 : 60000),
+			.rate_mbit = random_below(&r, 2) ? 0 : 20 + random_below(&r, 1000),
+			.queue_us = 1000 + random_below(&r, 100000),
+			.drop_ppm = random_below(&r, 2) ? 0 : random_below(&r, 30000),
+			.burst_ppm = random_below(&r, 2) ? 0 : random_below(&r, 5000),
+			.burst_frames = 2 + random_below(&r, 12),
+			.duplicate_ppm = random_below(&r, 2) ? 0 : random_below(&r, 30000),
+			.reorder_ppm = random_below(&r, 2) ? 0 : random_below(&r, 100000),
+			.reorder_us = 1 + random_below(&r, 20000)};
+		p->tso_bytes = 0; /* every frame a frame */
+	}
 	p->ephemeral_ports = random_below(&r, 3) ? 20000 : 4 + random_below(&r, 60);
 	p->time_wait_ms = random_below(&r, 2) ? 60000 : 1000 + random_below(&r, 5000);
 	p->ooo_max = random_below(&r, 3) ? 0 : 2;
@@ -691,6 +704,8 @@ static void run(uint64_t seed)
 
 			if (us != UINT64_MAX && w->now_us + us < next)
 				next = w->now_us + us;
+			if (w->wire[i] && long_wire_next_us(w->wire[i]) < next)
+				next = long_wire_next_us(w->wire[i]);
 		}
 		if (next > w->now_us + SECOND)
 			next = w->now_us + SECOND;

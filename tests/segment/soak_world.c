@@ -145,6 +145,8 @@ int world_open(struct world *w, const char *pcap)
 		struct device *dev = w->link[i];
 		char path[512];
 
+		if (p->wire.delay_us)
+			dev = w->wire[i] = long_wire_open(&p->wire, p->seed * 2u + i, &w->now_us, dev);
 		r = fault_open(&fc, dev, &dev, &err);
 		if (r == 0 && pcap) {
 			snprintf(path, sizeof(path), "%s.%u.pcap", pcap, i);
