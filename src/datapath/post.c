@@ -56,7 +56,8 @@ static HOT_INLINE void lay(const struct datapath *dp, const struct port *port, c
 	uint32_t version_tos = get16(&id->version_ihl), ttl_protocol = get16(&id->ttl), ports;
 	uint64_t remote_mac;
 
-	memcpy(&remote_mac, id->remote_mac, 8); /* and two bytes that follow it */
+	/* and the two bytes that follow it */
+	memcpy(&remote_mac, (const uint8_t *)id + offsetof(struct conn_identity, remote_mac), 8);
 	memcpy(&ports, &id->remote_port, 4);
 	put64(p, remote_mac);
 	put64(p + 6, port->mac_type);

@@ -142,7 +142,7 @@ static bool kernel_has_work(const struct tap_uring *uring)
 	return IO_URING_READ_ONCE(*uring->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
-static void read_arm(struct tap *tap, struct tap_uring *uring)
+static void read_arm(struct tap_uring *uring)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
 
@@ -172,7 +172,7 @@ unsigned tap_uring_rx(struct tap *tap, uint32_t *buffers, uint32_t *lens, unsign
 	if (uring->ready_count < n) {
 		supply_fill(tap, uring);
 		if (!uring->armed && uring->supplied) {
-			read_arm(tap, uring);
+			read_arm(uring);
 			enter(tap, uring);
 		} else if (kernel_has_work(uring)) {
 			enter(tap, uring);
@@ -346,7 +346,7 @@ int tap_uring_start(struct tap *tap)
 		goto fail;
 	io_uring_register_ring_fd(&uring->ring);
 	supply_fill(tap, uring);
-	read_arm(tap, uring);
+	read_arm(uring);
 	enter(tap, uring);
 	/* A kernel without this operation says so at once. */
 	if (!uring->armed || uring->broken) {
