@@ -188,7 +188,8 @@ def test_blind_reset_and_blind_data(engine, wire, beside):
 
 
 def test_syn_flood(engine, wire, beside, agents):
-    """Half-open connections are bounded; the established one goes on, and later ones get in at once."""
+    """Half-open connections are bounded; the established one goes on, and later ones get in: at once when the flood
+    has lasted for a second, before that when their SYN comes again."""
     server, client = agents
     server("l = listen('{0}', 8001)".format(ENGINE))
     before, dropped = resident_kib(engine.pid), engine.stat()["drop_syn_backlog"]
@@ -202,7 +203,7 @@ def test_syn_flood(engine, wire, beside, agents):
     assert resident_kib(engine.pid) - before < 32 * 1024
     counters = engine.stat()
     assert counters["syn_cookies_sent"] > 5000 and counters["syn_cookies_good"] >= 11
-    assert counters["drop_syn_backlog"] == dropped
+    assert counters["drop_syn_backlog"] - dropped < 1000
 
 
 @pytest.mark.seconds(60)
