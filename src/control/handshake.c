@@ -325,6 +325,18 @@ static void cookie_reply(
 	syn_send(ctl, &hs, cookie_timestamp(ctl, o));
 }
 
+/* What an ACK to a listener brings back. One that has made a connection is used up: a late duplicate of that
+ * connection's first segment must not make another. As many are remembered as there is room for. */
+static enum cookie cookie_judge(
+	const struct control *ctl, const struct endpoint *ep, const struct segment *seg, uint16_t *mss)
+{
+	uint32_t iss = seg->ack - 1u;
+
+	if (ctl->now_us >= ep->cookies_us || ctl->cookies_used[iss % COOKIES_USED] == iss)
+		return COOKIE_BAD;
+	return cookie_check(ctl, &seg->key, seg->seq - 1u, iss, mss);
+}
+
 /*
  * Whether the handshakes that fill the backlog are there to stay: the oldest has had its SYN-ACK repeated. A
  * burst of clients ends by itself, and its SYN that is dropped comes again in a second; a cookie would let a
@@ -349,13 +361,13 @@ static bool cookie_taken(struct control *ctl, struct endpoint *ep, const struct 
 	struct handshake *hs;
 	uint32_t index;
 
-	if (ctl->now_us >= ep->cookies_us || (seg->ctl & (TCP_SYN_ | TCP_ACK_)) != TCP_ACK_)
+	if ((seg->ctl & (TCP_SYN_ | TCP_ACK_)) != TCP_ACK_)
 		return false;
 	syn.seq = seg->seq - 1u;
 	syn.options = (struct tcp_options){.has_timestamps = o->has_timestamps, .tsval = o->tsval};
 	if (o->has_timestamps)
 		cookie_options(o->tsecr, &syn.options);
-	switch (cookie_check(ctl, &seg->key, syn.seq, seg->ack - 1u, &syn.options.mss)) {
+	switch (cookie_judge(ctl, ep, seg, &syn.options.mss)) {
 	case COOKIE_BAD:
 		return false;
 	case COOKIE_EARLY:
@@ -381,10 +393,12 @@ static bool cookie_taken(struct control *ctl, struct endpoint *ep, const struct 
 	hs->retries = 1; /* there was no clock to measure with */
 	flows_add(ctl, FLOW_REF(FLOW_HANDSHAKE, index));
 	list_add(ctl, index);
-	if (handshake_complete(ctl, index, seg, (uint32_t)seg->wnd << hs->snd_wscale, false))
+	if (handshake_complete(ctl, index, seg, (uint32_t)seg->wnd << hs->snd_wscale, false)) {
 		COUNT(ctl, syn_cookies_good);
-	else
+		ctl->cookies_used[(seg->ack - 1u) % COOKIES_USED] = seg->ack - 1u;
+	} else {
 		handshake_drop(ctl, index); /* no place for it: the peer's next segment asks again */
+	}
 	return true;
 }
 
@@ -394,9 +408,7 @@ static bool cookie_answered(struct control *ctl, uint32_t index, const struct se
 	struct endpoint *ep = &ctl->endpoints[ctl->handshakes[index].endpoint];
 	uint16_t mss;
 
-	if (ctl->now_us >= ep->cookies_us)
-		return false;
-	if (cookie_check(ctl, &seg->key, seg->seq - 1u, seg->ack - 1u, &mss) == COOKIE_GOOD)
+	if (cookie_judge(ctl, ep, seg, &mss) == COOKIE_GOOD)
 		handshake_drop(ctl, index);
 	return cookie_taken(ctl, ep, seg);
 }

@@ -34,6 +34,7 @@
 #define MEMBERS_MAX    131072u
 #define NEIGHBOURS_MAX 1024u
 #define CLIENTS_MAX    4096u /* of the control channel */
+#define COOKIES_USED   4096u /* SYN cookies remembered as used up */
 
 #define TIMER_TICK_US 1000u
 #define TIMER_SLOTS   4096u
@@ -415,6 +416,7 @@ struct control {
 	struct handshake *handshakes;
 	uint32_t handshakes_high, handshake_free, handshakes_used;
 	uint32_t half_open; /* passive ones */
+	uint32_t cookies_used[COOKIES_USED];
 
 	struct endpoint *endpoints;
 	uint32_t endpoints_high, endpoint_free;

@@ -516,6 +516,24 @@ static void cookie_and_handshake_of_one_peer(void **state)
 	assert_int_equal(ctl->handshakes_used, 3);
 }
 
+/* Found by the soak: the connection was reset, and its first segment came once more. */
+static void a_cookie_makes_one_connection(void **state)
+{
+	uint32_t sent[4];
+
+	(void)state;
+	fill_backlog(sent);
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
+	out_synack();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004, .payload = "buy one");
+	installed(0);
+	fake_event(dp, conn, CONN_EVENT_ACCEPTED | CONN_EVENT_DEAD | CONN_EVENT_RELEASED);
+	poll_at(0);
+	fake_clear(dp);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004, .payload = "buy one");
+	out(RST, iss + 1u, 0);
+}
+
 static void a_cookie_does_not_overfill_the_queue(void **state)
 {
 	uint32_t sent[4];
@@ -968,6 +986,7 @@ int main(void)
 		CASE(a_cookie_without_timestamps_promises_little),
 		CASE(what_is_no_cookie),
 		CASE(cookie_and_handshake_of_one_peer),
+		CASE(a_cookie_makes_one_connection),
 		CASE(a_cookie_does_not_overfill_the_queue),
 		CASE(end_of_life_frees_index_and_buffers),
 		CASE(time_wait_answers),
