@@ -170,12 +170,12 @@ void context_flush(struct flextoe_context *ctx)
 		hc_publish(ctx, slot);
 	}
 	if (done) {
-		ctx->queue_count -= done;
+		__atomic_store_n(&ctx->queue_count, ctx->queue_count - done, __ATOMIC_RELAXED);
 		memmove(ctx->queue, ctx->queue + done, ctx->queue_count * sizeof(*ctx->queue));
 	}
 	for (done = 0; done < ctx->dirty_count && hc_room(ctx); done++)
 		update_post(ctx, ctx->dirty[done]);
-	ctx->dirty_count -= done;
+	__atomic_store_n(&ctx->dirty_count, ctx->dirty_count - done, __ATOMIC_RELAXED);
 	if (unlikely(ctx->dirty_count))
 		memmove(ctx->dirty, ctx->dirty + done, ctx->dirty_count * sizeof(*ctx->dirty));
 	if (posted == ctx->hc_head && !ctx->dirty_count)
@@ -204,7 +204,8 @@ int context_request(struct flextoe_context *ctx, const struct flextoe_hc *hc)
 		ctx->queue = queue;
 		ctx->queue_size = size;
 	}
-	ctx->queue[ctx->queue_count++] = *hc;
+	ctx->queue[ctx->queue_count] = *hc;
+	__atomic_store_n(&ctx->queue_count, ctx->queue_count + 1u, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -229,7 +230,9 @@ void context_dirty_add(struct flextoe_context *ctx, struct flextoe_conn *conn)
 		}
 	}
 	conn->flags |= HOSTC_DIRTY;
-	ctx->dirty[ctx->dirty_count++] = conn;
+	ctx->dirty[ctx->dirty_count] = conn;
+	__atomic_store_n(
+		&ctx->dirty_count, ctx->dirty_count + 1u, __ATOMIC_RELAXED); /* lane_service() looks */
 }
 
 /* ---- notifications ---- */

@@ -269,7 +269,7 @@ static int accept_take(struct socket *s, struct lane *lane, struct sockaddr *add
 		syscall(SYS_close, fd);
 		return -ENOMEM;
 	}
-	s->accept_head = conn->next;
+	__atomic_store_n(&s->accept_head, conn->next, __ATOMIC_RELAXED);
 	if (!s->accept_head)
 		s->accept_tail = &s->accept_head;
 	s->accept_count--;

@@ -143,8 +143,8 @@ void lane_drain(struct lane *lane)
 
 void lane_service(struct lane *lane)
 {
-	if (!lane_pending(lane) && !lane->ctx->dirty_count && !lane->ctx->queue_count &&
-		!context_is_dead(lane->ctx))
+	if (!lane_pending(lane) && !__atomic_load_n(&lane->ctx->dirty_count, __ATOMIC_RELAXED) &&
+		!__atomic_load_n(&lane->ctx->queue_count, __ATOMIC_RELAXED) && !context_is_dead(lane->ctx))
 		return;
 	if (lane->dead && !lane_pending(lane))
 		return;

@@ -109,6 +109,12 @@ extern struct process {
 	struct lane lane[LANES_MAX];
 } process;
 
+/* For a look without a lock. */
+static inline bool process_attached(void)
+{
+	return __atomic_load_n(&process.ft, __ATOMIC_ACQUIRE) != NULL;
+}
+
 /* Attaches if that has not been tried. */
 enum process_state process_attach(void);
 /* Follows fork() and exit() from now on. */

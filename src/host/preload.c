@@ -561,7 +561,7 @@ EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout
 {
 	struct epoll *ep = epoll_of(epfd);
 
-	if (!ep || !process.ft)
+	if (!ep || !process_attached())
 		return REAL(epoll_wait)(epfd, events, max, timeout_ms);
 	return (int)result(posix_epoll_wait(ep, epfd, events, max, deadline_after_ms(timeout_ms), NULL));
 }
@@ -570,7 +570,7 @@ EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeou
 {
 	struct epoll *ep = epoll_of(epfd);
 
-	if (!ep || !process.ft)
+	if (!ep || !process_attached())
 		return REAL(epoll_pwait)(epfd, events, max, timeout_ms, mask);
 	return (int)result(posix_epoll_wait(ep, epfd, events, max, deadline_after_ms(timeout_ms), mask));
 }
@@ -596,7 +596,7 @@ EXPORT int epoll_pwait2(
 {
 	struct epoll *ep = epoll_of(epfd);
 
-	if (!ep || !process.ft)
+	if (!ep || !process_attached())
 		return REAL(epoll_pwait2)(epfd, events, max, timeout, mask);
 	if (timespec_bad(timeout))
 		return (int)result(-EINVAL);

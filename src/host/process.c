@@ -154,18 +154,20 @@ void process_hooks(void)
 static enum process_state attach_locked(void)
 {
 	bool required = environment_is_set("FLEXTOE_REQUIRE");
+	struct flextoe *ft = NULL;
 	int rc;
 
 	process_hooks();
 	rc = fdtable_init();
 	if (rc == 0)
-		rc = flextoe_open(NULL, program_name(), &process.ft);
+		rc = flextoe_open(NULL, program_name(), &ft);
 	if (rc == -EACCES) { /* it has given up its rights, but has a listener from before */
 		int channel = kept_channel();
 
 		if (channel >= 0)
-			rc = attach_over(channel, program_name(), &process.ft);
+			rc = attach_over(channel, program_name(), &ft);
 	}
+	__atomic_store_n(&process.ft, ft, __ATOMIC_RELEASE); /* whole: others look without a lock */
 	if (rc == 0) {
 		process.placeholder_fd = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (process.placeholder_fd < 0) {

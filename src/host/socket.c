@@ -132,7 +132,9 @@ unsigned socket_events(const struct socket *s)
 
 	switch (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE)) {
 	case SOCKET_LISTENING:
-		return events | (s->accept_head ? POLLIN | POLLRDNORM : 0) | (s->lane->dead ? POLLERR : 0);
+		return events |
+		       (__atomic_load_n(&s->accept_head, __ATOMIC_RELAXED) ? POLLIN | POLLRDNORM : 0) |
+		       (s->lane->dead ? POLLERR : 0);
 	case SOCKET_CONNECTED:
 		return events | (conn ? connected_events(s, conn) : 0);
 	case SOCKET_CONNECTING:
@@ -172,7 +174,7 @@ static void accept_event(struct lane *lane, struct socket *s, struct flextoe_con
 		flextoe_conn_abort(conn);
 		return;
 	}
-	*s->accept_tail = conn;
+	__atomic_store_n(s->accept_tail, conn, __ATOMIC_RELAXED); /* socket_events() looks */
 	s->accept_tail = &conn->next;
 	s->accept_count++;
 	epoll_notify(s);
