@@ -18,6 +18,7 @@
 #include "control/state.h"
 
 #define ENDPOINT_LINGER_US  2000u
+#define PORTS_OUT_US	    10000u
 #define ENDPOINT_INDEX_BITS 17u /* of its name; above them the generation */
 
 int endpoints_init(struct control *ctl)
@@ -77,6 +78,7 @@ void port_release(struct control *ctl, be16 port)
 
 	if (*uses)
 		(*uses)--;
+	ctl->ports_out_us = 0;
 }
 
 static uint32_t endpoint_name(const struct control *ctl, uint32_t index)
@@ -326,6 +328,9 @@ static int connect_port(struct control *ctl, struct flow_key *key, uint32_t *tim
 	uint32_t n;
 
 	towards.local_port = 0;
+	/* To find that none is left takes a look at each: one application must not keep us at it. */
+	if (ctl->now_us < ctl->ports_out_us && memcmp(&towards, &ctl->ports_out, sizeof(towards)) == 0)
+		return -EADDRNOTAVAIL;
 	for (n = 0; n < ephemeral_count(ctl); n++) {
 		key->local_port = ephemeral_port(ctl, &towards, n);
 		if (ctl->port_endpoints[from_be16(key->local_port)] || is_self(key))
@@ -335,6 +340,8 @@ static int connect_port(struct control *ctl, struct flow_key *key, uint32_t *tim
 			return 0;
 		}
 	}
+	ctl->ports_out = towards;
+	ctl->ports_out_us = ctl->now_us + PORTS_OUT_US;
 	return -EADDRNOTAVAIL;
 }
 
@@ -438,6 +445,7 @@ static void endpoint_close(struct control *ctl, uint32_t index)
 		link = &ctl->endpoints[*link - 1u].port_next;
 	if (*link)
 		*link = ep->port_next;
+	ctl->ports_out_us = 0;
 	while (ep->handshake_head != INDEX_NONE)
 		handshake_drop(ctl, ep->handshake_head);
 	while (ep->parked_head != INDEX_NONE)

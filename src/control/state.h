@@ -423,6 +423,8 @@ struct control {
 	uint32_t *port_endpoints; /* by local port (host order): index + 1 of the first, 0: none */
 	uint32_t *port_uses;	  /* by local port: connections we opened from it, TIME-WAIT included */
 	uint32_t ephemeral_next;
+	struct flow_key ports_out; /* no port is left towards here, */
+	uint64_t ports_out_us;	   /* until then, or until one is given back */
 	uint32_t endpoints_closing;
 	uint32_t endpoints_feed; /* those that may have connections to hand over */
 	struct member *members;

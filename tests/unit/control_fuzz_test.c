@@ -16,7 +16,7 @@
 #include "core/checksum.h"
 #include "fake_datapath.h"
 
-#define ROUNDS 300000u
+#define ROUNDS 600000u
 
 static struct datapath *dp;
 static struct control *ctl;

@@ -522,7 +522,7 @@ static void a_cookie_makes_one_connection(void **state)
 	uint32_t sent[4];
 
 	(void)state;
-	fill_backlog(sent);
+	flood(sent);
 	in(.ctl = SYN, .seq = IRS, .src_port = 6004);
 	out_synack();
 	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004, .payload = "buy one");

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <time.h>
 #include <string.h>
 
 #include "fake_datapath.h"
@@ -192,6 +193,34 @@ static void connections_share_ports_by_destination(void **state)
 	assert_int_equal(bind_to(1, NULL, .local_port = to_be16(40000), .flags = FLEXTOE_BIND_REUSEADDR), 0);
 }
 
+/* An application that asks again and again when no port is left pays for it, not the engine: a look at each
+ * of 8192 ports takes half a millisecond or more. */
+static void asking_for_a_port_when_none_is_left(void **state)
+{
+	struct flextoe_hc_endpoint hc = {
+		.type = FLEXTOE_HC_CONNECT, .remote_addr = PEER_IP, .remote_port = to_be16(7)};
+	struct timespec begin, end;
+
+	(void)state;
+	ctl->config.ephemeral_high = (uint16_t)(ctl->config.ephemeral_low + 8191u);
+	for (int i = 0; i < 8192; i++) {
+		fake_hc(dp, 0, 0, &hc);
+		control_poll(ctl, fake_now, false);
+		fake_clear(dp);
+	}
+	assert_int_equal(ctl->handshakes_used, 8192);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+	for (int i = 0; i < 20000; i++)
+		assert_int_equal(ask_full(1, hc), EADDRNOTAVAIL);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+	assert_in_range(end.tv_sec - begin.tv_sec, 0, 3);
+	handshake_drop(ctl, ctl->apps[0].handshake_head); /* one comes back: at once */
+	fake_hc(dp, 1, 1, &hc);
+	control_poll(ctl, fake_now, false);
+	assert_null(fake_take_type(dp, CTL_NOTIFY));
+	assert_int_equal(ctl->handshakes_used, 8192);
+}
+
 static void connect_from_an_endpoint(void **state)
 {
 	struct flextoe_hc_endpoint hc = {
@@ -275,6 +304,7 @@ int main(void)
 		CASE(reuseport_spreads),
 		CASE(free_ports),
 		CASE(connections_share_ports_by_destination),
+		CASE(asking_for_a_port_when_none_is_left),
 		CASE(connect_from_an_endpoint),
 		CASE(unbind_resets_what_waits),
 	};
