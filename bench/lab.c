@@ -38,19 +38,14 @@ static int lab_fail(const char *what, int err)
 }
 
 /* Runs `ip` with the words of a line; quiet ones do not complain. */
-static int run_ip(bool quiet, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int run_ip(bool quiet, const char *format, ...)
+static int run_line(bool quiet, char *line)
 {
-	char line[512], *words[48], *save = NULL;
+	char *words[48], *save = NULL;
 	posix_spawn_file_actions_t files;
-	va_list args;
 	unsigned n = 0;
 	pid_t pid;
 	int status, err;
 
-	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
-	va_end(args);
 	for (char *w = strtok_r(line, " ", &save); w && n < 47; w = strtok_r(NULL, " ", &save))
 		words[n++] = w;
 	words[n] = NULL;
@@ -64,6 +59,34 @@ static int run_ip(bool quiet, const char *format, ...)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+static int run_ip(bool quiet, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static int run_ip(bool quiet, const char *format, ...)
+{
+	char line[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	return run_line(quiet, line);
+}
+
+int lab_run(const char *format, ...)
+{
+	char line[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	return run_line(false, line);
+}
+
+void lab_tap_name(char *name, size_t size)
+{
+	snprintf(name, size, "ftb%d", (int)getpid());
 }
 
 /* ---- processes ---- */
@@ -202,6 +225,7 @@ static void guardian_run(const struct lab *lab, int fd)
 		;
 	run_ip(true, "ip netns del %s", lab->client_ns);
 	run_ip(true, "ip netns del %s", lab->server_ns);
+	run_ip(true, "ip netns del %s", lab->middle_ns);
 	run_ip(true, "rm -rf %s", lab->dir);
 	_exit(0);
 }
@@ -349,6 +373,7 @@ int lab_open(struct lab *lab, const struct lab_link *link)
 	snprintf(lab->socket_path, sizeof(lab->socket_path), "%s/control.sock", lab->dir);
 	snprintf(lab->client_ns, sizeof(lab->client_ns), "ftbc-%d", (int)getpid());
 	snprintf(lab->server_ns, sizeof(lab->server_ns), "ftbs-%d", (int)getpid());
+	snprintf(lab->middle_ns, sizeof(lab->middle_ns), "ftbm-%d", (int)getpid());
 	err = guardian_start(lab);
 	if (err)
 		return lab_fail("guardian", -err);

@@ -43,7 +43,7 @@ struct lab_child {
 };
 
 struct lab {
-	char client_ns[32], server_ns[32], dir[64], socket_path[96];
+	char client_ns[32], server_ns[32], middle_ns[32], dir[64], socket_path[96];
 	struct lab_child *child[LAB_CHILDREN];
 	unsigned child_count;
 	pid_t guardian;
@@ -56,6 +56,11 @@ struct lab {
  */
 int lab_open(struct lab *lab, const struct lab_link *link);
 void lab_close(struct lab *lab);
+
+/* Runs a command line of words to its end: 0, or -EIO when it failed. lab_close() takes the namespace
+   middle_ns away too, if it was made. */
+int lab_run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void lab_tap_name(char *name, size_t size); /* of the kernel's end of flextoed's tap */
 
 /* Runs a program: netns NULL for the one we are in; cpu -1 for any. NULL after saying why on stderr. */
 struct lab_child *lab_spawn(struct lab *lab, const char *netns, int cpu, const char *const *argv);

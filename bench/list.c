@@ -4,7 +4,7 @@
 #include "core/platform.h"
 
 extern const struct bench bench_datapath, bench_engine, bench_rpc, bench_memcached, bench_bulk,
-	bench_connrate, bench_footprint, bench_device;
+	bench_connrate, bench_loss, bench_footprint, bench_device;
 
 const struct bench *const bench_list[] = {
 	&bench_datapath,
@@ -13,6 +13,7 @@ const struct bench *const bench_list[] = {
 	&bench_engine,
 	&bench_bulk,
 	&bench_connrate,
+	&bench_loss,
 	&bench_footprint,
 	&bench_device,
 };
