@@ -39,6 +39,17 @@ static uint8_t *buffer_at(const struct link_end *end, uint32_t buffer)
 	return end->buffers + (size_t)buffer * end->stride + LINK_HEADROOM;
 }
 
+/* One read of each word: what is checked is what is used, whatever the other side writes meanwhile. */
+static struct link_slot slot_read(const struct link_slot *shared)
+{
+	const volatile uint64_t *words = (const volatile uint64_t *)shared;
+	uint64_t copy[2] = {words[0], words[1]};
+	struct link_slot slot;
+
+	memcpy(&slot, copy, sizeof(slot));
+	return slot;
+}
+
 static unsigned link_rx_burst(struct device *dev, struct frame *frames, unsigned n)
 {
 	struct link *link = link_of(dev);
@@ -59,7 +70,7 @@ static unsigned link_rx_burst(struct device *dev, struct frame *frames, unsigned
 	if (n > ready)
 		n = ready;
 	for (unsigned i = 0; i < n; i++) {
-		struct link_slot slot = rx->sent[(rx->sent_next + i) & (rx->slots - 1)];
+		struct link_slot slot = slot_read(&rx->sent[(rx->sent_next + i) & (rx->slots - 1)]);
 		struct frame *frame = &frames[got];
 
 		if (unlikely(slot.buffer >= rx->slots || slot.len > rx->room || slot.len < LINK_FRAME_MIN)) {
@@ -105,7 +116,7 @@ static void buffers_collect(struct link_end *tx)
 	if (unlikely(head - tx->back_next > tx->slots))
 		tx->back_next = head - tx->slots;
 	while (tx->back_next != head) {
-		uint32_t buffer = tx->back[tx->back_next++ & (tx->slots - 1)];
+		uint32_t buffer = load_relaxed32(&tx->back[tx->back_next++ & (tx->slots - 1)]);
 
 		/* Only what is really out there comes back, and only once. */
 		if (unlikely(buffer >= tx->slots || !tx->away[buffer]))

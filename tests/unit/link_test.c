@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -278,6 +279,74 @@ static void test_two_processes(void **state)
 	a->ops->close(a);
 }
 
+/* A peer that is killed in the middle of its work: we are told that nothing goes any more, and go on. */
+static void test_peer_killed(void **state)
+{
+	for (unsigned round = 0; round < 5; round++) {
+		struct frame frames[32];
+		struct device *a;
+		struct device_stats stats;
+		uint64_t end_us;
+		unsigned got = 0, n;
+		int fd;
+		pid_t child;
+
+		(void)state;
+		assert_int_equal(link_create(&config, &fd, &a, NULL), 0);
+		child = fork();
+		assert_true(child >= 0);
+		if (!child) {
+			struct device *b;
+
+			if (link_attach(fd, &b, NULL))
+				_exit(1);
+			for (;;) {
+				n = b->ops->rx_burst(b, frames, 8);
+				b->ops->rx_release(b, frames, n);
+				n = b->ops->tx_alloc(b, frames, 8);
+				for (unsigned i = 0; i < n; i++)
+					memset(frames[i].data, 7, frames[i].len = 60);
+				b->ops->tx_burst(b, frames, n);
+				b->ops->tx_flush(b);
+			}
+		}
+		close(fd);
+		/* Both directions in full swing, until it is gone in the midst of them. */
+		end_us = clock_us() + 20000;
+		while (clock_us() < end_us || got == 0) {
+			n = a->ops->rx_burst(a, frames, 8);
+			for (unsigned i = 0; i < n; i++)
+				assert_int_equal(frames[i].len, 60);
+			a->ops->rx_release(a, frames, n);
+			got += n;
+			n = a->ops->tx_alloc(a, frames, 8);
+			for (unsigned i = 0; i < n; i++)
+				frames[i].len = 100;
+			a->ops->tx_burst(a, frames, n);
+			a->ops->tx_flush(a);
+		}
+		kill(child, SIGKILL);
+		assert_int_equal(waitpid(child, NULL, 0), child);
+		while ((n = a->ops->rx_burst(a, frames, 32)))
+			a->ops->rx_release(a, frames, n);
+		/* What it had read or not comes to at most all the buffers; then there are none, and no hang.
+		 */
+		for (unsigned i = 0; i < 100; i++) {
+			n = a->ops->tx_alloc(a, frames, 32);
+			for (unsigned k = 0; k < n; k++)
+				frames[k].len = 60;
+			a->ops->tx_burst(a, frames, n);
+			a->ops->tx_flush(a);
+		}
+		assert_int_equal(a->ops->tx_alloc(a, frames, 32), 0);
+		assert_false(a->ops->wait_begin(a));
+		a->ops->wait_end(a);
+		a->ops->stats(a, &stats);
+		assert_int_equal(stats.rx_errors, 0);
+		a->ops->close(a);
+	}
+}
+
 static void *sender(void *arg)
 {
 	struct device *a = arg;
@@ -433,6 +502,7 @@ int main(void)
 		cmocka_unit_test(test_offload_flags),
 		cmocka_unit_test(test_doorbell),
 		cmocka_unit_test(test_two_processes),
+		cmocka_unit_test(test_peer_killed),
 		cmocka_unit_test(test_two_threads),
 		cmocka_unit_test(test_hostile_sender),
 		cmocka_unit_test(test_hostile_receiver),
