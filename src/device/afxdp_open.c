@@ -255,8 +255,9 @@ static int socket_bind(struct afxdp *afxdp, const struct afxdp_config *config, i
 			afxdp->metadata = false;
 		return 0;
 	}
-	return device_fail(err, result, "%s: cannot bind to queue %u: %s", afxdp->dev.name, config->queue,
-		strerror(-result));
+	return device_fail(err, result, "%s: cannot bind to queue %u: %s%s", afxdp->dev.name, config->queue,
+		strerror(-result),
+		result == -EINVAL ? " (the interface may have fewer queues: ethtool -l)" : "");
 }
 
 static int memory_make(struct afxdp *afxdp, uint32_t frames)

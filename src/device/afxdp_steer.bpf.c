@@ -15,7 +15,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, 256);
+	__uint(max_entries, 1024); /* queues, as many as can be configured */
 	__type(key, __u32);
 	__type(value, __u32);
 } sockets SEC(".maps");

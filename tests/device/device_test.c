@@ -750,6 +750,14 @@ static void test_afxdp_refused(void **state)
 	config.interface = "lo";
 	config.frames = 100;
 	assert_true(afxdp_open(&config, &dev, &err) < 0);
+	if (result != -ENODEV)
+		return;
+	assert_non_null(strstr(err.text, "power of two"));
+	config.frames = 0;
+	config.queue = 9;
+	shell("ip -n %s link set lo up", ns_near);
+	assert_int_equal(afxdp_open(&config, &dev, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "queues"));
 }
 
 int main(void)
