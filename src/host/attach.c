@@ -220,11 +220,20 @@ static bool welcome_ok(const struct flextoe_msg_welcome *welcome)
 	       welcome->address_count <= FLEXTOE_ADDRESSES_MAX;
 }
 
+/* Remembered, since nginx and others empty the environment of their workers. */
 static const char *socket_path(const char *path)
 {
+	static char remembered[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+
+	if (!path && remembered[0])
+		return remembered;
 	if (!path)
 		path = getenv("FLEXTOE_SOCKET");
-	return path && *path ? path : FLEXTOE_SOCKET_DEFAULT;
+	if (!path || !*path)
+		path = FLEXTOE_SOCKET_DEFAULT;
+	if (!remembered[0])
+		snprintf(remembered, sizeof(remembered), "%s", path);
+	return path;
 }
 
 int flextoe_open(const char *path, const char *name, struct flextoe **out)

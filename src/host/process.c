@@ -104,9 +104,14 @@ void process_exit(void)
 
 /* ---- attaching ---- */
 
+/* Remembered: a program that writes its title overwrites the name. */
 static const char *program_name(void)
 {
-	return program_invocation_short_name ? program_invocation_short_name : "";
+	static char name[32];
+
+	if (!name[0] && program_invocation_short_name)
+		snprintf(name, sizeof(name), "%s", program_invocation_short_name);
+	return name;
 }
 
 static bool environment_is_set(const char *name)
@@ -161,7 +166,7 @@ static enum process_state attach_locked(void)
 	rc = fdtable_init();
 	if (rc == 0)
 		rc = flextoe_open(NULL, program_name(), &ft);
-	if (rc == -EACCES) { /* it has given up its rights, but has a listener from before */
+	if (rc == -EACCES || rc == -ENOENT) { /* it has given up its rights, or its root directory */
 		int channel = kept_channel();
 
 		if (channel >= 0)

@@ -44,6 +44,7 @@ def test_parent_and_child_accept(forked):
     server, client, port = forked
     server("pid = worker(l)")
     server.start("[answer(l.accept()[0]) for _ in range(3)] and os.getpid()")
+    time.sleep(0.5)
     served = client(f"ask_at_once('{ENGINE}', {port}, 20)", 30)
     parent = server.result()
     assert served.count(parent) == 3 and set(served) == {parent, server("pid")}
