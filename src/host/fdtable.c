@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define FDTABLE_MAX (1 << 20)
 
@@ -30,8 +32,12 @@ int fdtable_init(void)
 	return 0;
 }
 
+static struct file hidden = {.kind = FILE_HIDDEN, .refs = 1};
+
 static void file_drop(struct file *file)
 {
+	if (file == &hidden)
+		return;
 	if (atomic_fetch_sub(&file->refs, 1) != 1)
 		return;
 	if (file->kind == FILE_SOCKET)
@@ -65,6 +71,18 @@ void fdtable_dup(int to, struct file *file)
 		file_drop(file);
 }
 
+void fdtable_hide(int fd)
+{
+	fdtable_set(fd, &hidden);
+}
+
+void fdtable_hidden_close(int fd)
+{
+	if (fdtable_hidden(fd))
+		atomic_store(&fdtable[fd], NULL);
+	syscall(SYS_close, fd);
+}
+
 void fdtable_close(int fd)
 {
 	struct file *file;
@@ -79,7 +97,7 @@ void fdtable_close(int fd)
 void fdtable_close_range(unsigned first, unsigned last)
 {
 	for (unsigned fd = first; fd <= last && fd < (unsigned)fdtable_used; fd++)
-		if (file_of((int)fd))
+		if (file_of((int)fd) && !fdtable_hidden((int)fd))
 			fdtable_close((int)fd);
 }
 
@@ -90,7 +108,7 @@ void fdtable_forget(void)
 
 		if (file && file->kind == FILE_EPOLL)
 			epoll_forget((struct epoll *)file);
-		else if (file && !kept_child((struct socket *)file, NULL))
+		else if (file && file != &hidden && !kept_child((struct socket *)file, NULL))
 			atomic_store(&fdtable[fd], NULL);
 	}
 }

@@ -79,6 +79,7 @@ void kept_begin(struct socket *s, int fd)
 			s->hold_fd = -1;
 			return;
 		}
+		fdtable_hide(s->hold_fd);
 	}
 	flags = syscall(SYS_fcntl, fd, F_GETFD);
 	kept_cloexec(s, flags < 0 || (flags & FD_CLOEXEC));
@@ -183,7 +184,7 @@ void kept_adopt(int fd, bool same_numbers)
 	struct sockaddr_in6 name;
 	struct socket *s;
 
-	if (file_of(fd) || !mark_read(fd, words) || fdtable_init() < 0)
+	if ((file_of(fd) && same_numbers) || !mark_read(fd, words) || fdtable_init() < 0)
 		return;
 	s = socket_alloc(NULL);
 	if (!s)
@@ -209,14 +210,27 @@ void kept_adopt(int fd, bool same_numbers)
 		s->hold_fd = (int)hold;
 	else
 		s->hold_fd = attach_hold(NULL, s->endpoint, s->token);
+	if (s->hold_fd >= 0)
+		fdtable_hide(s->hold_fd);
 	if (!fdtable_set(fd, &s->file))
 		kept_drop(s);
+}
+
+void kept_displaced(int hidden)
+{
+	for (int fd = 0; fd < fdtable_used; fd++) {
+		struct file *file = file_of(fd);
+
+		if (file && (file->kind == FILE_SOCKET || file->kind == FILE_KEPT) &&
+			((struct socket *)file)->hold_fd == hidden)
+			((struct socket *)file)->hold_fd = -1;
+	}
 }
 
 void kept_end(struct socket *s)
 {
 	if (s->hold_fd >= 0)
-		syscall(SYS_close, s->hold_fd);
+		fdtable_hidden_close(s->hold_fd);
 	s->hold_fd = -1;
 	s->endpoint = 0;
 }

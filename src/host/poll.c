@@ -51,8 +51,8 @@ static int ours_ready(struct pollfd *fds, nfds_t count, uint64_t *lanes)
 		fds[i].revents = 0;
 		if (!file)
 			continue;
-		if (file->kind == FILE_KEPT)
-			continue; /* without an engine */
+		if (file->kind != FILE_EPOLL && file->kind != FILE_SOCKET)
+			continue; /* a listener of another process, without an engine */
 		if (file->kind == FILE_EPOLL) {
 			events = epoll_ready((struct epoll *)file, lanes) ? POLLIN | POLLRDNORM : 0;
 		} else if (socket_offloaded((struct socket *)file)) {

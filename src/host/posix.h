@@ -160,7 +160,8 @@ void heir_conn_opened(const struct flextoe_conn *conn);
 enum file_kind {
 	FILE_SOCKET = 1,
 	FILE_EPOLL,
-	FILE_KEPT, /* a listener that this process was given, and has not used yet: see kept.c */
+	FILE_HIDDEN, /* a descriptor of ours that the application does not know of, and must not close */
+	FILE_KEPT,   /* a listener that this process was given, and has not used yet: see kept.c */
 };
 struct file {
 	uint8_t kind;	  /* enum file_kind */
@@ -186,6 +187,15 @@ void fdtable_dup(int to, struct file *file);
 void fdtable_close(int fd);
 /* The same for a range, as close_range(). */
 void fdtable_close_range(unsigned first, unsigned last);
+/* The descriptor is hidden from the application from now on; the second closes it. */
+void fdtable_hide(int fd);
+void fdtable_hidden_close(int fd);
+static inline bool fdtable_hidden(int fd)
+{
+	struct file *file = file_of(fd);
+
+	return unlikely(file != NULL) && file->kind == FILE_HIDDEN;
+}
 /* In the child of fork(): nothing is ours any more, but listeners to be kept. */
 void fdtable_forget(void);
 
@@ -329,6 +339,8 @@ int kept_channel(void);
 /* Takes a descriptor from another program, if it is a listener of the engine's. same_numbers: after exec().
  */
 void kept_adopt(int fd, bool same_numbers);
+/* The application has put another file in the place of a hidden descriptor. */
+void kept_displaced(int fd);
 /* This process has the listener no more; and its memory may go, too, for one that was never used. */
 void kept_end(struct socket *s);
 void kept_drop(struct socket *s);

@@ -77,8 +77,11 @@ static inline bool ours(int fd)
 
 EXPORT int close(int fd)
 {
-	if (ours(fd) && (!process.pid || process_is_self()))
+	if (ours(fd) && (!process.pid || process_is_self())) {
+		if (fdtable_hidden(fd)) /* daemons close all there may be */
+			return (int)result(-EBADF);
 		fdtable_close(fd);
+	}
 	return REAL(close)(fd);
 }
 
@@ -92,24 +95,34 @@ EXPORT __attribute__((no_sanitize("address"))) long syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		arg[i] = va_arg(args, long);
 	va_end(args);
-	if (unlikely(number == SYS_close && ours((int)arg[0])) && (!process.pid || process_is_self()))
+	if (unlikely(number == SYS_close && ours((int)arg[0])) && (!process.pid || process_is_self()) &&
+		!fdtable_hidden((int)arg[0])) /* of ours, this is how they are closed */
 		fdtable_close((int)arg[0]);
 	return REAL(syscall)(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }
 
 EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
-	if (fdtable_used && first < (unsigned)fdtable_used && !(flags & (int)CLOSE_RANGE_CLOEXEC) &&
-		first <= last && (!process.pid || process_is_self()))
-		fdtable_close_range(first, last);
-	return REAL(close_range)(first, last, flags);
+	if (!fdtable_used || first >= (unsigned)fdtable_used || (flags & (int)CLOSE_RANGE_CLOEXEC) ||
+		first > last || (process.pid && !process_is_self()))
+		return REAL(close_range)(first, last, flags);
+	fdtable_close_range(first, last);
+	for (unsigned fd = first; fd <= last && fd < (unsigned)fdtable_used;
+		fd++) { /* around the hidden ones */
+		if (!fdtable_hidden((int)fd))
+			continue;
+		if (fd > first && REAL(close_range)(first, fd - 1, flags) < 0)
+			return -1;
+		first = fd + 1;
+	}
+	return first <= last ? REAL(close_range)(first, last, flags) : 0;
 }
 
 EXPORT void closefrom(int first)
 {
-	if (fdtable_used && first < fdtable_used && (!process.pid || process_is_self()))
-		fdtable_close_range(first < 0 ? 0 : (unsigned)first, ~0u);
-	REAL(closefrom)(first);
+	if (!fdtable_used || first >= fdtable_used || (process.pid && !process_is_self()) ||
+		close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0) < 0)
+		REAL(closefrom)(first);
 }
 
 EXPORT int dup(int fd)
@@ -126,6 +139,8 @@ static void dup_onto(int fd, int to)
 {
 	if ((!ours(fd) && !ours(to)) || (process.pid && !process_is_self()))
 		return;
+	if (fdtable_hidden(to))
+		kept_displaced(to);
 	if (ours(fd))
 		fdtable_dup(to, file_of(fd));
 	else

@@ -136,6 +136,16 @@ def test_owner_ends_before_the_child_has_joined(forked):
     client(f"os.kill({pid}, 9)")
 
 
+def test_daemon_that_closes_what_it_does_not_know(forked):
+    """After fork() all descriptors but the listener are closed, and their numbers used again."""
+    server, client, port = forked
+    server("pid = in_child(daemon, l)")
+    server("l.close()")
+    assert client(f"ask('{ENGINE}', {port}, 10)") == [server("pid")] * 10
+    server("reap(pid)")
+    wait_until("the port is free", lambda: _refused(client, port))
+
+
 def test_child_executes_another_program(forked):
     server, client, port = forked
     server("pid = worker_by_exec(l)")
