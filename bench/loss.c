@@ -147,7 +147,7 @@ static int loss_run(struct bench_run *run)
 {
 	struct lab_child *servers[ARRAY_SIZE(ways)][LAB_SIDES] = {{NULL}};
 	struct lab lab;
-	int err = lab_open(&lab);
+	int err = lab_open(&lab, &lab_tap);
 
 	if (!err)
 		err = middle_make(&lab);
