@@ -170,7 +170,7 @@ static void recovery_pace(
 	}
 	if (!b->prr_out && send < t->mss)
 		send = t->mss; /* the fast retransmit itself */
-	t->cwnd = pipe + (uint32_t)(send > 0 ? send : 0);
+	t->cwnd = max_u32(pipe + (uint32_t)(send > 0 ? send : 0), t->mss);
 }
 
 /* ---- ACKs ---- */
@@ -247,6 +247,8 @@ static void duplicate_heed(
 /* RFC 8985 7.4.2. */
 static void probe_ack(struct tcp_state *t, struct scoreboard *b, const struct segment *s, bool advanced)
 {
+	if (b->probe == PROBE_DUE && advanced)
+		b->probe = 0; /* the peer is there: the time starts anew */
 	if (b->probe < PROBE_NEW || seq_lt(s->ack, b->probe_end))
 		return;
 	if (b->probe == PROBE_AGAIN) {

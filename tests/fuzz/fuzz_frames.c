@@ -8,6 +8,21 @@
 #include "core/seq.h"
 #include "fuzz.h"
 
+/* SACK blocks (RFC 2018) of bytes that are in flight, or nearly. */
+static void sack_blocks(const struct tcp_state *t, struct input *in, struct world_segment *s)
+{
+	unsigned n = take8(in) % 2u + 1u;
+
+	s->options_len = (uint8_t)(4u + 8u * n);
+	memcpy(s->options, (const uint8_t[]){1, 1, 5, (uint8_t)(2u + 8u * n)}, 4);
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t start = t->snd_una + (uint32_t)(int32_t)(int16_t)take16(in);
+		be32 block[2] = {to_be32(start), to_be32(start + take16(in) % 4096u)};
+
+		memcpy(s->options + 4 + 8 * i, block, 8);
+	}
+}
+
 /* A segment near what the connection expects. */
 static void segment(struct world *w, struct input *in, bool mutated)
 {
@@ -37,7 +52,9 @@ static void segment(struct world *w, struct input *in, bool mutated)
 		s.ack += (uint32_t)(int32_t)(int16_t)take16(in);
 	if (what & 0x10u)
 		s.tsval += (uint32_t)(int32_t)(int8_t)take8(in) * 1000u;
-	if (what & 0x20u) {
+	if ((what & 0x21u) == 0x20u && c) {
+		sack_blocks(&c->tcp, in, &s);
+	} else if (what & 0x20u) {
 		s.options_len = (uint8_t)(take8(in) % 7u * 4u);
 		for (unsigned i = 0; i < s.options_len && i < sizeof(s.options); i++)
 			s.options[i] = take8(in);

@@ -317,7 +317,7 @@ static void state_check(const struct world *w)
 		MUST(!protocol_timer_wanted(t) || (t->flags & TCPF_TIMER_ON));
 		MUST(t->tx_end == t->snd_una || t->snd_una != t->snd_max || (t->flags & TCPF_RTO_ARMED) ||
 			(c->host.flags & HOST_SCHEDULED) || (t->flags & TCPF_FIN_SENT));
-		if (t->ooo != CONN_NONE) {
+		if (reassembly_holds(t, &w->dp->ooo)) {
 			const struct ooo *o = &w->dp->ooo.entries[t->ooo];
 
 			for (unsigned k = 0; k < o->count; k++) {
@@ -440,8 +440,8 @@ void world_handshake(struct world *w, unsigned peer, uint32_t irs, uint16_t wnd,
 		.flags = TCP_SYN_,
 		.timestamps = timestamps,
 		.tsval = (uint32_t)(w->now_us / 1000u),
-		.options_len = 8,
-		.options = {2, 4, 5, 0xb4, 1, 3, 3, 2}};
+		.options_len = 12,
+		.options = {2, 4, 5, 0xb4, 1, 3, 3, 2, 1, 1, 4, 2}};
 	uint8_t room[WORLD_ROOM];
 
 	w->peer[peer].heard = false;

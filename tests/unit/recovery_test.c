@@ -597,6 +597,21 @@ static void probe_that_was_needless_does_not(void **state)
 	assert_true(t.cwnd >= 10 * MSS);
 }
 
+/* The fuzzer found it: the probe was due, and what it was to repeat was acknowledged before it could leave.
+ */
+static void probe_that_an_ack_overtakes_is_not_sent(void **state)
+{
+	(void)state;
+	app(3000, FLEXTOE_HC_FIN);
+	out(0);
+	out(1000);
+	out_flags(S(2000), MSS, TCP_ACK_ | TCP_PSH_ | TCP_FIN_);
+	assert_int_equal(timeout(), CNT_tail_probes);
+	ack_plain(3001);
+	out_nothing();
+	assert_true(at_ease());
+}
+
 static void one_segment_may_wait_for_a_delayed_ack(void **state)
 {
 	(void)state;
@@ -823,11 +838,11 @@ int main(void)
 		T(peer_that_reneges_gets_everything_again), T(timeouts_double_and_give_up),
 		T(window_that_shrinks_holds_back_all_but_the_first), T(probe_repeats_the_last_segment),
 		T(probe_prefers_new_data), T(probe_that_repairs_a_loss_halves_the_window),
-		T(probe_that_was_needless_does_not), T(one_segment_may_wait_for_a_delayed_ack),
-		T(blocks_that_cannot_be_are_refused), T(without_a_board_it_is_newreno),
-		T(duplicate_acks_without_blocks_are_counted_to_an_end), T(full_board_forgets_but_goes_on),
-		T(duplicate_is_reported), T(data_does_not_take_the_place_of_blocks),
-		T(any_segments_leave_it_sound)};
+		T(probe_that_was_needless_does_not), T(probe_that_an_ack_overtakes_is_not_sent),
+		T(one_segment_may_wait_for_a_delayed_ack), T(blocks_that_cannot_be_are_refused),
+		T(without_a_board_it_is_newreno), T(duplicate_acks_without_blocks_are_counted_to_an_end),
+		T(full_board_forgets_but_goes_on), T(duplicate_is_reported),
+		T(data_does_not_take_the_place_of_blocks), T(any_segments_leave_it_sound)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
