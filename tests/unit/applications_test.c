@@ -641,6 +641,91 @@ static void no_descriptor_left(void **state)
 	close(fd);
 }
 
+static int hold(int fd, uint32_t name, uint32_t wrong)
+{
+	const uint32_t *token = ctl->endpoints[0].token;
+	struct flextoe_msg_hold msg = {.header = head(FLEXTOE_MSG_HOLD, sizeof(msg)),
+		.endpoint = name,
+		.token = {token[0], token[1] ^ wrong}};
+
+	request(fd, &msg, sizeof(msg));
+	assert_true(next_message(fd) > 0);
+	return got.header.type;
+}
+
+static int bind_error(uint16_t port)
+{
+	struct flextoe_hc_endpoint hc = {.type = FLEXTOE_HC_BIND, .local_port = to_be16(port)};
+
+	fake_hc(dp, 1, 1, &hc);
+	control_poll(ctl, fake_now, false); /* does not look at the sockets */
+	return fake_take_type(dp, CTL_NOTIFY)->notify.ntf.result.error;
+}
+
+/* A listener lives as long as somebody's channel holds it, and its port is free the moment the last is
+ * closed. */
+static void holding_a_listener(void **state)
+{
+	int owner = attach(), other = attach(), holder[2] = {attach(), attach()};
+	uint32_t name;
+
+	(void)state;
+	assert_int_equal(hello(owner), FLEXTOE_MSG_WELCOME);
+	context(owner);
+	assert_int_equal(hello(other), FLEXTOE_MSG_WELCOME);
+	context(other);
+	name = listen_on(80);
+	assert_int_equal(hold(holder[0], name, 1), FLEXTOE_MSG_ERROR);
+	assert_int_equal(hold(holder[0], name + 1u, 0), FLEXTOE_MSG_ERROR);
+	assert_int_equal(hold(holder[0], name, 0), FLEXTOE_MSG_HOLD);
+	assert_int_equal(hold(holder[0], name, 0), FLEXTOE_MSG_ERROR); /* once */
+	assert_int_equal(hold(owner, name, 0), FLEXTOE_MSG_ERROR);     /* has a use already */
+	assert_int_equal(hello(holder[0]), FLEXTOE_MSG_ERROR);
+	assert_int_equal(hold(holder[1], name, 0), FLEXTOE_MSG_HOLD);
+	close(owner);
+	poll_once();
+	fake_clear(dp);
+	assert_int_equal(bind_error(80), EADDRINUSE);
+	close(holder[0]);
+	poll_once();
+	assert_int_equal(bind_error(80), EADDRINUSE);
+	close(holder[1]);
+	assert_int_equal(bind_error(80), 0); /* the hang-up has not been handled yet */
+	poll_once();
+	assert_int_equal(ctl->clients_count, 1);
+	close(other);
+}
+
+/* Who may not connect any more comes in over a channel that holds a listener, and over no other. */
+static void entering(void **state)
+{
+	struct flextoe_msg_header enter = head(FLEXTOE_MSG_ENTER, sizeof(enter));
+	int owner = attach(), holder = attach(), fd;
+	uint32_t name;
+
+	(void)state;
+	assert_int_equal(hello(owner), FLEXTOE_MSG_WELCOME);
+	context(owner);
+	name = listen_on(80);
+	request(holder, &enter, sizeof(enter));
+	assert_true(next_message(holder) > 0);
+	assert_int_equal(got.header.type, FLEXTOE_MSG_ERROR);
+	assert_int_equal(hold(holder, name, 0), FLEXTOE_MSG_HOLD);
+	request(holder, &enter, sizeof(enter));
+	assert_true(next_message(holder) > 0);
+	assert_int_equal(got.header.type, FLEXTOE_MSG_ENTER);
+	fd = got_fds[0];
+	assert_true(fd >= 0);
+	assert_int_equal(hello(fd), FLEXTOE_MSG_WELCOME);
+	assert_int_equal(ctl->apps[1].pid, getpid()); /* the kernel says who it is */
+	assert_int_equal(ctl->apps[1].uid, getuid());
+	close(fd);
+	poll_once();
+	assert_int_not_equal(ctl->apps[1].state, APP_ALIVE);
+	close(holder);
+	close(owner);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -658,6 +743,8 @@ int main(void)
 		CASE(a_channel_that_holds_itself_open),
 		CASE(another_engine_keeps_its_socket),
 		CASE(no_descriptor_left),
+		CASE(holding_a_listener),
+		CASE(entering),
 	};
 
 	return cmocka_run_group_tests_name("applications", tests, NULL, NULL);
