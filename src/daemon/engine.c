@@ -83,17 +83,11 @@ static void engine_log(void *arg, const char *line)
 
 static int epoll_watch(int epoll_fd, int fd, enum wake_source source)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.u32 = source};
+	/* The doorbell is never read, which would be a system call a wake-up: each ring is an edge. */
+	uint32_t edge = source == WAKE_DOORBELL ? EPOLLET : 0u;
+	struct epoll_event ev = {.events = EPOLLIN | edge, .data.u32 = source};
 
 	return fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? 0 : -errno;
-}
-
-static void drain(int fd)
-{
-	uint64_t count;
-
-	if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		log_line(CONFIG_LOG_WARNING, "the doorbell cannot be read: %s", strerror(errno));
 }
 
 static void signal_take(struct engine *e)
@@ -173,10 +167,7 @@ static bool engine_sleep(struct engine *e)
 	for (unsigned i = 0; i < e->ports.count; i++)
 		e->ports.device[i]->ops->wait_end(e->ports.device[i]);
 	for (int i = 0; i < n; i++) {
-		if (ev[i].data.u32 == WAKE_DOORBELL)
-			drain(e->doorbell_fd);
-		else if (ev[i].data.u32 == WAKE_SIDE)
-			side = true;
+		side |= ev[i].data.u32 == WAKE_SIDE;
 	}
 	return side;
 }
