@@ -35,6 +35,8 @@
 #define SIDE_EVERY_US  1000u /* how often the slow descriptors are looked at while busy */
 #define SPIN_US_MANY   50u   /* default spin with more than SPIN_CORES_FEW cores */
 #define SPIN_CORES_FEW 2
+#define YIELD_LONG_US  500u /* who keeps the core so long computes: the engine sleeps instead of yielding */
+#define YIELD_PAUSE_US 200000u /* for so long */
 #define SHUTDOWN_POLL_US                                                                                     \
 	50000u /* the data path goes on so long after the control plane has reset everything */
 
@@ -61,7 +63,9 @@ struct engine {
 	bool must_poll; /* a device cannot wake us */
 	bool stop;
 	uint64_t spin_us, app_spin_us;
-	uint64_t idle_spin_us; /* how long to look while all applications sleep */
+	uint64_t idle_spin_us;	/* how long to look while all applications sleep */
+	bool yielded;		/* since there was work last */
+	uint64_t yield_from_us; /* not before: whoever got the core last kept it for long */
 };
 
 static void engine_kick(void *arg, uint32_t context)
@@ -172,6 +176,25 @@ static bool engine_sleep(struct engine *e)
 	return side;
 }
 
+/*
+ * Hands the core to an application that waits for it, which takes less system calls on either side than
+ * sleeping and being rung for. Once after work, and not for a while after somebody kept the core for long: a
+ * sleeper is woken by the next frame, one that yielded waits for its turn. False: not done.
+ */
+static bool engine_yield(struct engine *e, uint64_t now_us)
+{
+	uint64_t end_us;
+
+	if (e->spin_us != 0 || e->yielded || now_us < e->yield_from_us || !datapath_core_wanted(e->dp))
+		return false;
+	e->yielded = true;
+	sched_yield();
+	end_us = clock_us();
+	if (end_us - now_us > YIELD_LONG_US)
+		e->yield_from_us = end_us + YIELD_PAUSE_US;
+	return true;
+}
+
 static void engine_loop(struct engine *e)
 {
 	enum config_idle idle = (enum config_idle)e->config->idle;
@@ -196,8 +219,11 @@ static void engine_loop(struct engine *e)
 		work += control_poll(e->ctl, now_us, sockets);
 		if (work > 0 || datapath_more(e->dp)) {
 			busy_us = now_us;
+			e->yielded = false;
 			continue;
 		}
+		if (may_sleep && engine_yield(e, now_us))
+			continue;
 		if (may_sleep && now_us - busy_us >= e->spin_us &&
 			(now_us - busy_us >= e->idle_spin_us || !datapath_core_idle(e->dp)))
 			side = engine_sleep(e);

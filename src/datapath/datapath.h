@@ -65,6 +65,9 @@ bool datapath_sleep_deep(struct datapath *dp);
 /* [poll] True when every application sleeps: looking for work takes nothing from them, also on their own
  * core. */
 bool datapath_core_idle(const struct datapath *dp);
+/* [poll] True when an application that is awake or is just being woken was last seen on the engine's core: it
+   waits for that core, and runs until it sleeps when the engine yields. */
+bool datapath_core_wanted(const struct datapath *dp);
 /* [poll] Tells the core this thread runs on, for who wakes whom when; -1: not known. */
 void datapath_cpu_set(struct datapath *dp, int cpu);
 void datapath_sleep_end(struct datapath *dp);

@@ -217,6 +217,7 @@ void notify_kick(struct datapath *dp, bool idle)
 		if (asleep) {
 			count(dp, CNT_ntf_kicks);
 			ctx->kicked = true;
+			ctx->app_cpu = asleep;
 			dp->kick(dp->kick_arg, dp->active[i]);
 		}
 	}

@@ -536,6 +536,18 @@ bool datapath_core_idle(const struct datapath *dp)
 	return apps_asleep(dp);
 }
 
+bool datapath_core_wanted(const struct datapath *dp)
+{
+	for (uint32_t i = 0; dp->cpu && i < dp->active_count; i++) {
+		const struct context *ctx = &dp->contexts[dp->active[i]];
+
+		if (ctx->app_cpu == dp->cpu && !ctx->dead &&
+			(ctx->kicked || !load_relaxed32(&ctx->area->words.app_asleep)))
+			return true;
+	}
+	return false;
+}
+
 bool datapath_sleep_deep(struct datapath *dp)
 {
 	bool kicked = false;

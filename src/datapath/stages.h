@@ -52,6 +52,7 @@ struct context {
 				  something waits, or the context is dead or closed */
 	bool wrote;	       /* this round put something on its ring */
 	bool kicked;	       /* woken since the engine last went to sleep */
+	uint32_t app_cpu;      /* 1 + the core its application slept on when it was woken last; 0: not yet */
 	const char *broken;    /* why it is dead, until the control plane has been told; else NULL */
 	uint32_t hc_pos;       /* next slot to read */
 	uint32_t hc_told;      /* hc_consumed as last written */

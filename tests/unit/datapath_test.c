@@ -594,6 +594,27 @@ static void sleeping_application_is_kicked_once(void **state)
 	datapath_sleep_end(rig.dp);
 }
 
+static void core_is_wanted_by_who_was_woken_on_it(void **state)
+{
+	(void)state;
+	datapath_cpu_set(rig.dp, 0);
+	assert_false(datapath_core_wanted(rig.dp)); /* awake, but nobody knows where */
+	store_relaxed32(&rig.area->words.app_asleep, 1);
+	in(0, 0, 0, TCP_ACK_, "a");
+	rig_poll(&rig);
+	rig_poll(&rig); /* on the engine's own core it is woken when nothing is left to do */
+	assert_int_equal(rig.kicks, 1);
+	assert_true(datapath_core_wanted(rig.dp)); /* its word says asleep until it has run */
+	datapath_cpu_set(rig.dp, 1);
+	assert_false(datapath_core_wanted(rig.dp));
+	datapath_cpu_set(rig.dp, 0);
+	rig_update(&rig, 0, 0, 1, 0);
+	rig_poll(&rig);
+	assert_false(datapath_core_wanted(rig.dp)); /* it has run, and sleeps again */
+	store_relaxed32(&rig.area->words.app_asleep, 0);
+	assert_true(datapath_core_wanted(rig.dp));
+}
+
 /* A library cannot use an update that comes before the notification which names the connection. */
 static void opened_is_followed_by_what_came_before_it(void **state)
 {
@@ -722,6 +743,7 @@ int main(void)
 		T(timers_are_watched_and_let_go, setup),
 		T(transmit_space_is_told_when_it_matters, setup),
 		T(sleeping_application_is_kicked_once, setup),
+		T(core_is_wanted_by_who_was_woken_on_it, setup),
 		T(opened_is_followed_by_what_came_before_it, setup),
 		T(full_ring_to_the_control_plane_loses_no_broken_context, setup),
 		T(install_of_numbers_in_use_is_told_as_an_error, setup),
