@@ -361,7 +361,8 @@ struct flextoe_msg_welcome {
 	uint32_t spin_us;	    /* how long a waiting thread should look before it sleeps */
 	uint8_t rx_shift, tx_shift; /* default buffers */
 	uint8_t address_count;
-	uint8_t all_routes; /* 1: connect() to any address the routes reach goes through the engine */
+	uint8_t all_routes;  /* 1: connect() to any address the routes reach goes through the engine */
+	uint32_t congestion; /* enum flextoe_congestion of connections that ask for none */
 	struct {
 		uint32_t addr;	     /* an address of the engine, network byte order */
 		uint32_t prefix_len; /* of the link it is on: peers in it go through the engine */
@@ -394,6 +395,8 @@ struct flextoe_msg_conn_info {
 	uint32_t cwnd_bytes, ssthresh_bytes, snd_wnd_bytes, rcv_wnd_bytes;
 	uint32_t mss, unacked_bytes;
 	uint32_t retransmits;
+	uint32_t congestion; /* enum flextoe_congestion */
+	uint32_t ecn;	     /* 1: negotiated */
 	uint64_t bytes_received, bytes_acked;
 };
 

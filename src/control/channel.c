@@ -252,6 +252,7 @@ static void welcome_fill(const struct control *ctl, const struct app *app, struc
 	msg->rx_shift = c->rx_shift;
 	msg->tx_shift = c->tx_shift;
 	msg->all_routes = c->all_routes;
+	msg->congestion = c->congestion;
 	for (uint32_t i = 0; i < c->address_count && i < FLEXTOE_ADDRESSES_MAX; i++) {
 		msg->address[i].addr = c->address[i].addr;
 		msg->address[i].prefix_len = c->address[i].prefix_len;
@@ -393,6 +394,8 @@ static bool on_conn_info(
 		msg.mss = conn->tcp.mss;
 		msg.unacked_bytes = conn->tcp.snd_max - conn->tcp.snd_una;
 		msg.retransmits = conn->host.retransmits;
+		msg.congestion = congestion_of(ctl, &ctl->conns[index].options);
+		msg.ecn = (conn->tcp.flags & TCPF_ECN) != 0;
 		msg.bytes_received = conn->host.bytes_received;
 		msg.bytes_acked = conn->host.bytes_acked;
 	}

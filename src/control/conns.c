@@ -218,6 +218,8 @@ int conn_open(struct control *ctl, struct handshake *hs, uint32_t snd_wnd, bool 
 		.rcv_wscale = hs->rcv_wscale,
 		.timestamps = hs->peer_timestamps,
 		.sack = hs->peer_sack,
+		.ecn = hs->ecn,
+		.accurate_ecn = congestion_accurate_ecn(ctl, &hs->options),
 		.ts_recent = hs->ts_recent,
 		.srtt_us = hs->rtt_us,
 		.rx_page = c->rx_page,
@@ -343,6 +345,8 @@ void conn_events(struct control *ctl, const struct exc_conn *exc)
 		return;
 	if (events & CONN_EVENT_ACCEPTED)
 		queue_del(ctl, index);
+	if (events & (CONN_EVENT_ROUND | CONN_EVENT_LOSS | CONN_EVENT_MARK))
+		congestion_event(ctl, index, events);
 	if (events & CONN_EVENT_TIMERS_IDLE)
 		timers_idle(ctl, index);
 	if (events & CONN_EVENT_TIMER)

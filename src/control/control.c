@@ -96,6 +96,8 @@ static void config_defaults(struct control_config *c)
 		c->time_wait_ms = 60000;
 	if (!c->time_wait_max)
 		c->time_wait_max = 65536;
+	if (!c->congestion || c->congestion >= FLEXTOE_CONGESTIONS)
+		c->congestion = FLEXTOE_CONGESTION_CUBIC;
 	if (!c->socket_mode)
 		c->socket_mode = 0660;
 }
@@ -164,6 +166,8 @@ int control_create(const struct control_config *config, struct control **out, ch
 	if (r == 0)
 		r = conns_init(ctl);
 	if (r == 0)
+		r = congestion_init(ctl);
+	if (r == 0)
 		r = handshakes_init(ctl);
 	if (r == 0)
 		r = endpoints_init(ctl);
@@ -203,6 +207,7 @@ void control_destroy(struct control *ctl)
 	members_free(ctl);
 	endpoints_free(ctl);
 	handshakes_free(ctl);
+	congestion_free(ctl);
 	conns_free(ctl);
 	flows_free(ctl);
 	wheel_free(&ctl->wheel);

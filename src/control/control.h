@@ -16,6 +16,9 @@
 
 struct control;
 
+/* The number of an algorithm by its name; 0: there is none. */
+uint8_t congestion_number(const char *name);
+
 struct control_address { /* an address of the engine, on a port */
 	unsigned port;
 	be32 addr;
@@ -28,6 +31,9 @@ struct control_route {
 	unsigned port;
 	be32 gateway; /* 0: on the link */
 };
+
+/* ECN (RFC 3168): when the peer asks for it; never; asked for by connect() as well. */
+enum control_ecn { CONTROL_ECN_PASSIVE = 0, CONTROL_ECN_OFF, CONTROL_ECN_ON };
 
 #define CONTROL_ADDRESSES_MAX 16u
 #define CONTROL_ROUTES_MAX    256u
@@ -49,8 +55,10 @@ struct control_config {
 	uint32_t time_wait_max;			/* entries; 0: 65536; the oldest goes when full */
 	uint32_t spin_us; /* told to applications: how long a waiting thread looks before it sleeps */
 	bool all_routes;  /* told to applications, see struct flextoe_msg_welcome */
-	bool hugepages;	  /* take each region as a whole from the kernel's hugepages; without them ordinary
-			     pages */
+	enum control_ecn ecn;
+	uint8_t congestion; /* enum flextoe_congestion of who asks for none; 0: CUBIC */
+	bool hugepages;	    /* take each region as a whole from the kernel's hugepages; without them ordinary
+			       pages */
 	uint32_t socket_mode; /* permissions of the control channel's socket; 0: 0660 */
 	const char
 		*socket_path; /* of the control channel; NULL: none (simulator, benchmarks in one process) */

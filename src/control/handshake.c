@@ -218,12 +218,16 @@ static uint16_t receive_mss(const struct control *ctl, const struct handshake *h
 static void syn_send(struct control *ctl, const struct handshake *hs, uint32_t tsval)
 {
 	bool first = hs->state == HANDSHAKE_SYN_SENT;
+	/* RFC 3168 6.1.1; not on a repeated SYN (6.1.1.1: something on the way may not like it) */
+	uint8_t ecn = first	? (hs->ecn_asked && !hs->retries ? TCP_ECE_ | TCP_CWR_ : 0)
+		      : hs->ecn ? TCP_ECE_
+				: 0;
 	struct segment_out out = {
 		.port = hs->port,
 		.dst_mac = hs->mac,
 		.key = hs->flow.key,
 		.seq = hs->iss,
-		.ctl = first ? TCP_SYN_ : TCP_SYN_ | TCP_ACK_,
+		.ctl = (uint8_t)((first ? TCP_SYN_ : TCP_SYN_ | TCP_ACK_) | ecn),
 		.ack = hs->irs + 1u,
 		.wnd = (uint16_t)receive_window(hs),
 		.tos = hs->options.tos,
@@ -462,6 +466,7 @@ void handshake_listen(struct control *ctl, const struct segment *seg, const stru
 	hs->tx_shift = ep->tx_shift;
 	hs->options = ep->options;
 	handshake_take_syn(hs, seg);
+	hs->ecn = ctl->config.ecn != CONTROL_ECN_OFF && (seg->ctl & TCP_ECE_) && (seg->ctl & TCP_CWR_);
 	hs->rcv_wscale = hs->peer_wscale ? window_shift(hs->rx_shift) : 0;
 	hs->iss = segment_iss(ctl, &seg->key);
 	if (old &&
@@ -732,6 +737,7 @@ static void syn_sent_segment(struct control *ctl, uint32_t index, const struct s
 	handshake_take_syn(hs, seg);
 	if (!hs->peer_wscale)
 		hs->rcv_wscale = 0;
+	hs->ecn = ack_good && hs->ecn_asked && (seg->ctl & (TCP_ECE_ | TCP_CWR_)) == TCP_ECE_;
 	if (ack_good) {
 		handshake_complete(ctl, index, seg, seg->wnd, true);
 		return;
@@ -776,6 +782,8 @@ int handshake_connect(struct control *ctl, const struct flow_key *key, const str
 	hs->tx_shift = hc->tx_shift;
 	hs->options = *options;
 	hs->rcv_wscale = window_shift(hs->rx_shift);
+	hs->ecn_asked = ctl->config.ecn == CONTROL_ECN_ON ||
+			(ctl->config.ecn != CONTROL_ECN_OFF && congestion_accurate_ecn(ctl, options));
 	hs->iss = segment_iss(ctl, key);
 	if (iss_bounded && seq_leq(hs->iss, iss_above + 65535u))
 		hs->iss = iss_above + 65536u + (hs->iss & 0xffffu);

@@ -162,6 +162,7 @@ struct row {
 	const struct app *app;
 	struct flow_key key;
 	const struct conn *conn; /* NULL: only the above and the queues are known */
+	const char *congestion;
 	uint32_t rx_queue, tx_queue;
 };
 
@@ -189,9 +190,10 @@ static void row_text(FILE *out, const struct row *r)
 	if (r->conn) {
 		const struct tcp_state *t = &r->conn->tcp;
 
-		fprintf(out, " rtt %.1f/%.1f ms cwnd %u sndwnd %u rcvwnd %u mss %u retrans %u",
-			t->srtt_us / 8000.0, t->rttvar_us / 4000.0, t->cwnd, t->snd_wnd,
-			t->rcv_adv - t->rcv_nxt, t->mss, r->conn->host.retransmits);
+		fprintf(out, " rtt %.1f/%.1f ms %s%s cwnd %u sndwnd %u rcvwnd %u mss %u retrans %u",
+			t->srtt_us / 8000.0, t->rttvar_us / 4000.0, r->congestion,
+			t->flags & TCPF_ECN ? " ecn" : "", t->cwnd, t->snd_wnd, t->rcv_adv - t->rcv_nxt,
+			t->mss, r->conn->host.retransmits);
 	}
 	fputc('\n', out);
 }
@@ -213,11 +215,13 @@ static void row_json(FILE *out, const struct row *r)
 		fprintf(out,
 			",\"srtt_us\":%u,\"rttvar_us\":%u,\"rto_us\":%u,\"cwnd\":%u,\"ssthresh\":%u,\"snd_"
 			"wnd\":%u,"
-			"\"rcv_wnd\":%u,\"mss\":%u,\"retransmits\":%u,\"bytes_received\":%llu,\"bytes_"
+			"\"rcv_wnd\":%u,\"congestion\":\"%s\",\"ecn\":%s,\"mss\":%u,\"retransmits\":%u,"
+			"\"bytes_received\":%llu,\"bytes_"
 			"acked\":%llu",
 			t->srtt_us / 8u, t->rttvar_us / 4u, t->rto_us, t->cwnd, t->ssthresh, t->snd_wnd,
-			t->rcv_adv - t->rcv_nxt, t->mss, h->retransmits,
-			(unsigned long long)h->bytes_received, (unsigned long long)h->bytes_acked);
+			t->rcv_adv - t->rcv_nxt, r->congestion, t->flags & TCPF_ECN ? "true" : "false",
+			t->mss, h->retransmits, (unsigned long long)h->bytes_received,
+			(unsigned long long)h->bytes_acked);
 	}
 	fputc('}', out);
 }
@@ -289,6 +293,7 @@ static bool conn_row(const struct control *ctl, uint32_t i, struct row *r)
 		.app = &ctl->apps[c->app],
 		.key = c->flow.key,
 		.conn = conn,
+		.congestion = congestion_name(ctl, &c->options),
 		.rx_queue = rx > 1u << 30 ? 0 : rx,
 		.tx_queue = tx > 1u << 30 ? 0 : tx};
 	return true;

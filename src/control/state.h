@@ -161,6 +161,8 @@ struct handshake {
 	uint8_t mac[6];				      /* next hop */
 	bool active;				      /* ours: CONNECT */
 	bool waiting;				      /* for the next hop's answer to ARP */
+	bool ecn_asked;				      /* our SYN was one of ECN setup */
+	bool ecn;				      /* both sides want it */
 	bool acked;				      /* but its listener waits for data (TCP_DEFER_ACCEPT) */
 	bool parked;				      /* complete, and nobody has asked for the connection */
 	bool peer_timestamps, peer_sack, peer_wscale; /* offered by the peer's SYN (and by ours) */
@@ -440,6 +442,7 @@ struct control {
 	uint32_t move_cursor, move_neighbour; /* connections being told of a next hop's new address */
 
 	struct pmtu pmtu[PMTUS];
+	struct congestion *congestion; /* by connection */
 
 	struct route routes[CONTROL_ADDRESSES_MAX + CONTROL_ROUTES_MAX];
 	uint32_t route_count;
@@ -614,6 +617,16 @@ void neighbours_step(struct control *ctl);
 
 /* icmp.c */
 void icmp_frame(struct control *ctl, const struct exc_frame *exc);
+
+/* congestion.c */
+int congestion_init(struct control *ctl);
+void congestion_free(struct control *ctl);
+/* CONN_EVENT_ROUND, _LOSS, _MARK of a connection. */
+void congestion_event(struct control *ctl, uint32_t index, uint32_t events);
+/* Which algorithm, as enum flextoe_congestion, and its name. */
+uint8_t congestion_of(const struct control *ctl, const struct socket_options *options);
+const char *congestion_name(const struct control *ctl, const struct socket_options *options);
+bool congestion_accurate_ecn(const struct control *ctl, const struct socket_options *options);
 
 /* pmtu.c */
 uint32_t pmtu_of(struct control *ctl, be32 addr); /* bytes of a packet; UINT32_MAX: nothing is known */

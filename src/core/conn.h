@@ -14,7 +14,7 @@
 #define CONN_TTL  64u /* RFC 9293 3.9.2 and IANA's default */
 
 /*
- * Written by the control plane only (a new next hop by CTL_NEIGHBOUR); one cache line.
+ * Written by the control plane only (later by CTL_NEIGHBOUR and CTL_OPTIONS); one cache line.
  * IPv4 addresses are kept IPv4-mapped: in word 3, with word 2 0x0000ffff in wire order.
  */
 struct conn_identity {
@@ -24,7 +24,7 @@ struct conn_identity {
 	be16 local_port;
 	uint8_t remote_mac[6]; /* of the next hop */
 	uint8_t version_ihl;   /* with tos the first two bytes of the IPv4 header of what we send */
-	uint8_t tos;	       /* DSCP and ECN bits */
+	uint8_t tos;	       /* DSCP; the ECN bits are 0 */
 	uint8_t ttl;	       /* with protocol two more */
 	uint8_t protocol;
 	uint16_t pseudo_sum; /* folded sum of the addresses and the protocol, for checksums */
@@ -63,6 +63,7 @@ enum tcp_phase { /* RFC 9293 3.3.2; LISTEN, SYN-SENT, SYN-RECEIVED and the wait 
 #define TCPF_NAGLE	  0x1000u
 #define TCPF_RTO_RECOVERY 0x2000u /* resending after a timeout until snd_una passes recover */
 #define TCPF_CORK	  0x4000u /* a last segment that is not full is held back (FLEXTOE_HC_MORE) */
+#define TCPF_ECN	  0x8000u /* negotiated (RFC 3168) */
 
 /* In tcp_state.dupacks: the connection has a scoreboard, which counts for itself (recovery.h). */
 #define DUPACKS_BOARD 255u
@@ -73,6 +74,9 @@ enum tcp_phase { /* RFC 9293 3.3.2; LISTEN, SYN-SENT, SYN-RECEIVED and the wait 
 #define DUE_PROBE      0x04u /* a zero-window probe is to be sent */
 #define DUE_RST	       0x08u /* a RST ends the connection */
 #define DUE_SACK       0x10u /* an ACK with SACK blocks is to leave: a data segment cannot carry them */
+/* And what the control plane is to hear of congestion: as CONN_EVENT_ROUND and CONN_EVENT_LOSS. */
+#define DUE_ROUND 0x40u
+#define DUE_LOSS  0x80u
 
 /*
  * Written by the protocol stage only; two cache lines: the first is what an in-order segment needs.
@@ -139,14 +143,22 @@ struct tcp_state {
 #define HOST_HASHED	  0x0020u /* in the flow table */
 #define HOST_NTF_FORCE	  0x0040u /* notify even if nothing moved */
 #define HOST_LIVE	  0x0080u /* installed, not yet removed */
+/* 0x0100: HOST_REMOVING of the data path */
+/* of connections with TCPF_ECN: */
+#define HOST_ECE   0x0400u /* what we send says that a congestion mark came */
+#define HOST_CWR   0x0800u /* the next new data says that the window was reduced */
+#define HOST_DCTCP 0x1000u /* marks are echoed segment by segment (RFC 8257 3.2) */
 
 /* Events a connection has for the control plane (bits of host_state.events). */
 #define CONN_EVENT_TIMER       0x01u /* deadlines are set: watch them until CTL_TIMERS_OFF succeeds */
 #define CONN_EVENT_DEAD	       0x02u /* TCP has ended: phase is CLOSED or TIME_WAIT, the flow table forgot it */
-#define CONN_EVENT_RELEASED    0x04u /* the application has given it up (CLOSE or ABORT) */
-#define CONN_EVENT_ACCEPTED    0x08u /* accept() returned it */
-#define CONN_EVENT_REMOVED     0x10u /* answer to CTL_REMOVE: the data path knows it no more */
-#define CONN_EVENT_TIMERS_IDLE 0x20u /* answer to CTL_TIMERS_OFF: the watch has ended */
+#define CONN_EVENT_RELEASED    0x04u  /* the application has given it up (CLOSE or ABORT) */
+#define CONN_EVENT_ACCEPTED    0x08u  /* accept() returned it */
+#define CONN_EVENT_REMOVED     0x10u  /* answer to CTL_REMOVE: the data path knows it no more */
+#define CONN_EVENT_TIMERS_IDLE 0x20u  /* answer to CTL_TIMERS_OFF: the watch has ended */
+#define CONN_EVENT_ROUND       0x40u  /* a window of bytes was acknowledged above ssthresh */
+#define CONN_EVENT_LOSS	       0x80u  /* a loss was found: ssthresh is half of what was in flight */
+#define CONN_EVENT_MARK	       0x100u /* the peer has echoed congestion marks */
 
 /* Written by post, notify and the scheduler; one cache line. */
 struct host_state {
@@ -160,8 +172,7 @@ struct host_state {
 	uint16_t flags;	  /* HOST_* */
 	uint8_t rx_shift;
 	uint8_t tx_shift;
-	uint8_t events; /* CONN_EVENT_* not yet told */
-	uint8_t reserved;
+	uint16_t events; /* CONN_EVENT_* not yet told */
 	uint32_t reserved1;
 	uint32_t retransmits;	 /* segments */
 	uint64_t bytes_received; /* in order, without FIN */

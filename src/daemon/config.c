@@ -61,6 +61,10 @@ static const struct config_setting settings[] = {
 		"on: connect() to everything the routes reach goes through the engine, not only its own "
 		"links"},
 	{"loop", take_choice, AT(loop), 0, 0, "off|on", "connections between the engine's own addresses"},
+	{"congestion", take_choice, AT(congestion), 0, 0, "reno|cubic|dctcp",
+		"congestion control of sockets that ask for none (TCP_CONGESTION)"},
+	{"ecn", take_choice, AT(ecn), 0, 0, "off|on|passive",
+		"explicit congestion notification: never; connect() asks for it; only when the peer asks"},
 	{"core", take_number_auto, AT(core), 0, 1023, "N", "pin the engine to this core (auto: not pinned)"},
 	{"nice", take_number, AT(nice), 0, 20, "N",
 		"raise the engine's scheduling priority by N (0: leave it)"},
@@ -393,6 +397,8 @@ void config_defaults(struct config *config)
 	config->time_wait_ms = 60000;
 	config->time_wait_max = 65536;
 	config->loop = 1;
+	config->congestion = FLEXTOE_CONGESTION_CUBIC - 1;
+	config->ecn = 2;
 	config->core = CONFIG_AUTO;
 	config->idle = CONFIG_IDLE_SLEEP;
 	config->spin_us = CONFIG_AUTO;

@@ -73,6 +73,8 @@ struct config {
 	uint64_t port_low, port_high;
 	uint64_t time_wait_ms, time_wait_max;
 	uint64_t all_routes, loop, hugepages;
+	uint64_t congestion; /* enum flextoe_congestion - 1 */
+	uint64_t ecn;	     /* 0 off, 1 on, 2 passive */
 
 	uint64_t core, nice;
 	uint64_t idle; /* enum config_idle */

@@ -389,6 +389,8 @@ static int control_start(struct engine *e, struct config_error *err)
 	c->spin_us = (uint32_t)e->app_spin_us;
 	c->all_routes = config->all_routes != 0;
 	c->hugepages = config->hugepages != 0;
+	c->congestion = (uint8_t)(config->congestion + 1u);
+	c->ecn = config->ecn == 2 ? CONTROL_ECN_PASSIVE : config->ecn ? CONTROL_ECN_ON : CONTROL_ECN_OFF;
 	c->socket_path = config->socket;
 	c->doorbell_fd = e->doorbell_fd;
 	c->log = engine_log;

@@ -74,6 +74,8 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	uint64_t pseudo;
 
 	memset(c, 0, sizeof(*c));
+	if (dp->marked[index])
+		dp->marked[index] = 0;
 	c->id.local_addr[2] = c->id.remote_addr[2] = to_be32(0xffff);
 	c->id.local_addr[3] = s->local_addr;
 	c->id.remote_addr[3] = s->remote_addr;
@@ -118,7 +120,8 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 		.recover = s->iss,
 		.rto_us = RTO_INITIAL_US,
 		.mss = (uint16_t)mss,
-		.flags = (uint16_t)((s->timestamps ? TCPF_TIMESTAMPS : 0u) | (s->sack ? TCPF_SACK : 0u)),
+		.flags = (uint16_t)((s->timestamps ? TCPF_TIMESTAMPS : 0u) | (s->sack ? TCPF_SACK : 0u) |
+				    (s->ecn ? TCPF_ECN : 0u)),
 		.phase = TCP_PHASE_ESTABLISHED,
 		.snd_wscale = s->snd_wscale,
 		.rcv_wscale = s->rcv_wscale,
@@ -140,6 +143,7 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	c->host.rx_shift = s->rx_shift;
 	c->host.tx_shift = s->tx_shift;
 	c->host.context = s->context;
+	c->host.flags = (uint16_t)(s->ecn && s->accurate_ecn ? HOST_DCTCP : 0u);
 	c->host.ntf_next = c->host.event_next = CONN_NONE;
 }
 
@@ -164,7 +168,7 @@ void ctl_exception(struct datapath *dp, const struct port *port, const struct fr
 	count(dp, CNT_rx_exceptions);
 }
 
-void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint8_t events)
+void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint16_t events)
 {
 	c->host.events |= events;
 	if (c->host.flags & HOST_EVENT_QUEUED)
@@ -176,6 +180,16 @@ void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint8_t even
 	else
 		dp->conns[dp->event_tail].host.event_next = index;
 	dp->event_tail = index;
+}
+
+COLD void ctl_congestion(struct datapath *dp, struct conn *c, uint32_t index)
+{
+	uint8_t due = c->tcp.due;
+
+	c->tcp.due &= (uint8_t) ~(DUE_ROUND | DUE_LOSS);
+	ctl_event(dp, c, index,
+		(uint16_t)((due & DUE_ROUND ? CONN_EVENT_ROUND : 0u) |
+			   (due & DUE_LOSS ? CONN_EVENT_LOSS : 0u)));
 }
 
 struct exc_hc *ctl_request(struct datapath *dp)
@@ -247,6 +261,19 @@ static void keepalive_work(struct datapath *dp, struct conn *c)
 	wire_commit(dp, port, post_headers(dp, port, c, &plan, frame));
 	count(dp, CNT_keepalive_probes);
 	count(dp, CNT_tx_acks);
+}
+
+static void window_work(struct datapath *dp, const struct ctl_window *w)
+{
+	struct conn *c = &dp->conns[w->conn];
+
+	if (!(c->host.flags & HOST_LIVE))
+		return;
+	protocol_window(&c->tcp, w->cwnd, w->ssthresh);
+	if (w->cwr && (c->tcp.flags & TCPF_ECN))
+		c->host.flags |= HOST_CWR;
+	if (protocol_tx_pending(&c->tcp)) /* a larger one may let something out */
+		scheduler_add(dp, c, w->conn);
 }
 
 static void mtu_work(struct datapath *dp, const struct ctl_mtu *w)
@@ -462,6 +489,9 @@ unsigned ctl_poll(struct datapath *dp)
 		}
 		case CTL_MTU:
 			mtu_work(dp, record);
+			break;
+		case CTL_WINDOW:
+			window_work(dp, record);
 			break;
 		case CTL_OPTIONS:
 			options_work(dp, record);

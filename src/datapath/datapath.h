@@ -76,6 +76,8 @@ bool datapath_more(const struct datapath *dp);
 /* Connection by index; never NULL for index < conns_max. Whose memory it is: see core/conn.h. */
 struct conn *datapath_conn(struct datapath *dp, uint32_t index);
 uint32_t datapath_conns_max(const struct datapath *dp);
+/* [control] Bytes of a connection's that were acknowledged with an echo of a congestion mark, modulo 2^32. */
+uint32_t datapath_marked(const struct datapath *dp, uint32_t index);
 
 /* Counters of the data path's thread; others may read them while they change. */
 const uint64_t *datapath_counters(const struct datapath *dp);
@@ -91,6 +93,7 @@ enum ctl_type {
 			    answers */
 	CTL_KEEPALIVE,	 /* ctl_conn: probe an idle peer; nothing when it is not idle any more */
 	CTL_MTU,	 /* ctl_mtu: the path to one peer takes only smaller packets */
+	CTL_WINDOW,	 /* ctl_window: congestion control has decided */
 	CTL_OPTIONS,	 /* ctl_options: DSCP and TTL of what one connection sends */
 	CTL_NEIGHBOUR,	 /* ctl_neighbour: a new next hop for one connection */
 	CTL_REGION,	 /* ctl_region: a region comes (base) or goes (base NULL) */
@@ -113,6 +116,12 @@ struct ctl_mtu {
 	uint32_t type;
 	uint32_t conn;
 	uint32_t mtu; /* bytes of an IP packet */
+};
+struct ctl_window {
+	uint32_t type;
+	uint32_t conn;
+	uint32_t cwnd, ssthresh; /* bytes; 0: leave it. In recovery cwnd is left */
+	bool cwr;		 /* tell the peer (RFC 3168 6.1.2) */
 };
 struct ctl_options {
 	uint32_t type;
@@ -178,6 +187,8 @@ struct conn_setup {
 			      to the port's MTU and deducts timestamps */
 	uint8_t snd_wscale, rcv_wscale; /* 0 when not negotiated */
 	bool timestamps, sack;
+	bool ecn;	   /* negotiated */
+	bool accurate_ecn; /* echo marks as RFC 8257 3.2 */
 	uint32_t ts_recent;
 	uint32_t srtt_us; /* from the handshake, 0 for none */
 	uint32_t rx_page, tx_page;

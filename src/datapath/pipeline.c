@@ -41,11 +41,12 @@ struct datapath *datapath_create(const struct datapath_config *config)
 	dp->conns = table_map(dp->conns_max, sizeof(*dp->conns));
 	dp->regions = table_map(dp->apps_max, sizeof(*dp->regions));
 	dp->contexts = table_map(dp->contexts_max, sizeof(*dp->contexts));
+	dp->marked = table_map(dp->conns_max, sizeof(*dp->marked));
 	dp->active = table_map(dp->contexts_max, sizeof(*dp->active));
 	while (dp->sched_mask + 1u < dp->conns_max)
 		dp->sched_mask = dp->sched_mask * 2u + 1u;
 	dp->sched = table_map((uint64_t)dp->sched_mask + 1u, sizeof(*dp->sched));
-	if (!dp->conns || !dp->regions || !dp->contexts || !dp->active || !dp->sched ||
+	if (!dp->conns || !dp->marked || !dp->regions || !dp->contexts || !dp->active || !dp->sched ||
 		flow_table_init(&dp->flows, dp->conns_max, seed) != 0 ||
 		ooo_pool_init(&dp->ooo, config->ooo_max ? config->ooo_max : dp->conns_max / 8u + 64u) != 0 ||
 		record_ring_init(&dp->ctl, CTL_RING_BYTES) != 0 ||
@@ -81,6 +82,8 @@ void datapath_destroy(struct datapath *dp)
 	}
 	if (dp->conns)
 		munmap(dp->conns, dp->conns_max * sizeof(*dp->conns));
+	if (dp->marked)
+		munmap(dp->marked, dp->conns_max * sizeof(*dp->marked));
 	if (dp->regions)
 		munmap(dp->regions, dp->apps_max * sizeof(*dp->regions));
 	if (dp->active)
@@ -135,6 +138,11 @@ uint32_t datapath_conns_max(const struct datapath *dp)
 	return dp->conns_max;
 }
 
+uint32_t datapath_marked(const struct datapath *dp, uint32_t index)
+{
+	return dp->marked[index];
+}
+
 const uint64_t *datapath_counters(const struct datapath *dp)
 {
 	return dp->counters;
@@ -178,6 +186,8 @@ static HOT_INLINE void answer(struct datapath *dp, struct conn *c, bool usual)
 		post_sack(dp, c, frame);
 		reassembly_told(&c->tcp, &dp->ooo);
 	}
+	if (c->tcp.flags & TCPF_ECN)
+		ecn_sends(c, &plan, frame);
 	wire_commit(dp, port, frame->len);
 	count(dp, plan.flags & TCP_RST_ ? CNT_tx_resets : CNT_tx_acks);
 }
@@ -200,6 +210,8 @@ COLD static void finish_any(struct datapath *dp, struct conn *c, uint32_t index)
 	}
 	if (c->tcp.due & (DUE_ACK | DUE_SACK | DUE_RST))
 		answer(dp, c, false);
+	if (c->tcp.due & (DUE_ROUND | DUE_LOSS))
+		ctl_congestion(dp, c, index);
 	notify_conn(dp, c, index);
 	if (protocol_ended(&c->tcp))
 		pipeline_ended(dp, c, index);
@@ -213,8 +225,8 @@ static HOT_INLINE void finish(struct datapath *dp, uint32_t index)
 
 	c->host.flags &= (uint16_t)~HOST_TOUCHED;
 	if (unlikely((c->host.flags & (HOST_REMOVING | HOST_MUTED | HOST_NTF_QUEUED | HOST_NTF_FORCE)) ||
-		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) || (c->tcp.due & DUE_SACK) ||
-		     c->tcp.ooo != CONN_NONE)) {
+		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) ||
+		     (c->tcp.due & (DUE_SACK | DUE_ROUND | DUE_LOSS)) || c->tcp.ooo != CONN_NONE)) {
 		finish_any(dp, c, index);
 		return;
 	}
@@ -251,6 +263,16 @@ static void count_verdict(struct datapath *dp, const struct verdict *v)
 		count(dp, (enum counter)(CNT_sack_refused + __builtin_ctz(also)));
 }
 
+/* Marks begin or end: RFC 8257 3.2, an ACK of what came before says how it came. */
+COLD static void ecn_flip(struct datapath *dp, struct conn *c)
+{
+	if (c->tcp.due & DUE_ACK || c->tcp.flags & TCPF_ACK_DELAYED) {
+		dma_flush(dp); /* payload first */
+		answer(dp, c, false);
+	}
+	c->host.flags ^= HOST_ECE;
+}
+
 /* A segment of any kind, for any connection or none. */
 COLD static void rx_any(struct datapath *dp, struct port *port, struct rx_item *item)
 {
@@ -276,7 +298,11 @@ COLD static void rx_any(struct datapath *dp, struct port *port, struct rx_item *
 		return;
 	}
 	empty = c->tcp.rx_tail == c->tcp.rcv_nxt && c->tcp.ooo == CONN_NONE;
+	if ((c->tcp.flags & TCPF_ECN) && ecn_arrives(dp, c, &seg, pre_ecn(item)))
+		ecn_flip(dp, c);
 	protocol_rx(&c->tcp, &dp->ooo, &seg, dp->now_us, &v);
+	if (c->tcp.flags & TCPF_ECN)
+		ecn_echo(dp, c, index, &seg, &v);
 	if (v.place_len) {
 		if (empty && v.delivered) /* the application holds nothing of the buffer: start over */
 			c->host.rx_origin = v.place_seq;
@@ -397,6 +423,8 @@ COLD static bool transmit_any(struct datapath *dp, struct conn *c, uint32_t inde
 		if (!protocol_tx(&c->tcp, &dp->ooo, max_len, dp->now_us, &plan))
 			break;
 		headers = post_headers(dp, port, c, &plan, frame);
+		if (c->tcp.flags & TCPF_ECN)
+			ecn_sends(c, &plan, frame);
 		if (plan.len)
 			dma_transmit(dp, port, c, &plan, frame);
 		wire_commit(dp, port, headers + plan.len);

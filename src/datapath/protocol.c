@@ -91,6 +91,7 @@ static void cwnd_grow(struct tcp_state *t, uint32_t acked, uint32_t flight)
 		if (t->cwnd_acked > t->cwnd)
 			t->cwnd_acked = 0;
 		t->cwnd += t->mss;
+		t->due |= DUE_ROUND;
 	}
 }
 
@@ -168,7 +169,7 @@ static void ack_duplicate(struct tcp_state *t, struct verdict *v)
 	t->cwnd = t->ssthresh + DUPACKS_FAST_RETRANSMIT * t->mss;
 	t->cwnd_acked = 0;
 	t->flags |= TCPF_RECOVERY;
-	t->due |= DUE_RETRANSMIT;
+	t->due |= DUE_RETRANSMIT | DUE_LOSS;
 }
 
 static void fin_arrived(struct tcp_state *t, struct verdict *v)
@@ -849,8 +850,10 @@ enum counter protocol_timeout(struct tcp_state *t, struct ooo_pool *pool, uint32
 	/* RFC 6298 5.4 to 5.7; RFC 5681 3.1: half the flight once a loss, then from one segment */
 	board = recovery_rto(t, pool);
 	half = flight_half(t);
-	if (t->backoff == 0) /* in recovery the window has been halved already */
+	if (t->backoff == 0) { /* in recovery the window has been halved already */
 		t->ssthresh = t->flags & TCPF_RECOVERY ? min_u32(t->ssthresh, half) : half;
+		t->due |= DUE_LOSS;
+	}
 	t->backoff++;
 	t->cwnd = t->mss;
 	t->cwnd_acked = 0;

@@ -122,7 +122,7 @@ void protocol_abort(struct tcp_state *t, uint8_t error, bool reset);
 /* States and debts in which nothing is "usual". */
 #define UNUSUAL                                                                                              \
 	(TCPF_RECOVERY | TCPF_RTO_RECOVERY | TCPF_FIN_QUEUED | TCPF_FIN_RCVD | TCPF_APP_CLOSED |             \
-		TCPF_PERSIST | TCPF_CORK)
+		TCPF_PERSIST | TCPF_CORK | TCPF_ECN)
 
 /*
  * True: established, no duplicate ACKs, and of `flags` exactly `wanted` are set. One comparison, because what
@@ -146,6 +146,8 @@ _Static_assert(offsetof(struct tcp_state, flags) == offsetof(struct tcp_state, m
 /* FLEXTOE_HC_MORE, _PUSH, _QUICKACK, _SLOWACK. *send as in protocol_host(). */
 void protocol_hints(struct tcp_state *t, uint32_t flags, bool *send);
 
+/* Congestion control has decided; 0: leave it. In recovery cwnd is left. */
+void protocol_window(struct tcp_state *t, uint32_t cwnd, uint32_t ssthresh);
 /* Segments are to have at most mss bytes from now on: what is in flight was too large and is sent again. */
 void protocol_mss(struct tcp_state *t, struct ooo_pool *pool, uint32_t mss, bool *send);
 /* Plans a keepalive probe; false: the connection is not idle. tcp_state.probes counts those without answer.

@@ -57,3 +57,11 @@ void protocol_mss(struct tcp_state *t, struct ooo_pool *pool, uint32_t mss, bool
 	t->due &= (uint8_t)~DUE_RETRANSMIT;
 	*send = true;
 }
+
+void protocol_window(struct tcp_state *t, uint32_t cwnd, uint32_t ssthresh)
+{
+	if (ssthresh)
+		t->ssthresh = max_u32(ssthresh, 2u * t->mss); /* RFC 5681 3.1 (4) */
+	if (cwnd && !(t->flags & (TCPF_RECOVERY | TCPF_RTO_RECOVERY)))
+		t->cwnd = min_u32(max_u32(cwnd, t->mss), 2u << t->tx_shift);
+}

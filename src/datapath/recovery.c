@@ -135,6 +135,7 @@ static void recovery_enter(struct tcp_state *t, struct scoreboard *b)
 	t->recover = t->snd_max;
 	t->cwnd_acked = 0;
 	t->flags |= TCPF_RECOVERY;
+	t->due |= DUE_LOSS;
 	b->probe = 0;
 	b->prr_delivered = b->prr_out = 0;
 	b->prr_flight = max_u32(t->snd_max - t->snd_una, t->mss);
@@ -259,6 +260,7 @@ static void probe_ack(struct tcp_state *t, struct scoreboard *b, const struct se
 			t->ssthresh = max_u32(t->cwnd / 2u, 2u * t->mss);
 			t->cwnd = t->ssthresh;
 			t->cwnd_acked = 0;
+			t->due |= DUE_LOSS;
 		}
 	}
 	b->probe = 0;

@@ -73,6 +73,7 @@ struct datapath {
 	struct flow_table flows;
 	struct conn *conns;
 	uint32_t conns_max;
+	uint32_t *marked; /* by connection: bytes acknowledged with an echo of a congestion mark */
 	struct ooo_pool ooo;
 	/* ports and copies */
 	unsigned port_count;
@@ -163,6 +164,12 @@ static inline struct flow_key pre_key(const uint8_t *frame, const uint8_t *tcp)
 	return key;
 }
 
+/* The ECN bits a segment came with. */
+static inline uint8_t pre_ecn(const struct rx_item *item)
+{
+	return ((const struct ipv4_hdr *)(item->frame->data + sizeof(struct eth_hdr)))->tos & 3u;
+}
+
 /* ---- post: headers ---- */
 
 /* Lays Ethernet, IP and TCP headers for a plan at frame->data; the payload of plan->len bytes follows in the
@@ -174,6 +181,17 @@ uint32_t post_headers(const struct datapath *dp, const struct port *port, const 
 void post_sack(struct datapath *dp, const struct conn *c, struct frame *frame);
 /* Completes the TCP checksum of a frame for a device that does not. */
 void post_checksum(struct frame *frame);
+
+/* ---- post: ECN; for connections with TCPF_ECN ---- */
+
+/* Before the protocol has a segment. True: marks are echoed exactly, and begin or end with this segment: what
+   came before is to be acknowledged first (then flip HOST_ECE). */
+bool ecn_arrives(struct datapath *dp, struct conn *c, const struct segment *s, uint8_t ecn);
+/* After it: what the peer says of our segments. */
+void ecn_echo(struct datapath *dp, struct conn *c, uint32_t index, const struct segment *s,
+	const struct verdict *v);
+/* Completes the headers of what goes out. */
+void ecn_sends(struct conn *c, const struct tx_plan *plan, struct frame *frame);
 
 /* ---- dma ---- */
 
@@ -246,7 +264,9 @@ bool host_work(struct datapath *dp); /* a ring holds a descriptor */
 void host_break(struct datapath *dp, uint32_t context, const char *reason);
 unsigned ctl_poll(struct datapath *dp);
 /* Notes events for the control plane; ctl_events() hands on what its ring takes, and broken contexts. */
-void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint8_t events);
+void ctl_event(struct datapath *dp, struct conn *c, uint32_t index, uint16_t events);
+/* Tells what is due to be told of congestion. */
+void ctl_congestion(struct datapath *dp, struct conn *c, uint32_t index);
 void ctl_events(struct datapath *dp);
 /* A record of the ring up for a request of an application; NULL: leave it where it is. */
 struct exc_hc *ctl_request(struct datapath *dp);

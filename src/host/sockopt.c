@@ -17,8 +17,19 @@
 #include <linux/sockios.h>
 #include <unistd.h>
 
-/* By enum flextoe_congestion; the first is what getsockopt() gives when the engine cannot be asked. */
-static const char *const congestion_names[FLEXTOE_CONGESTIONS] = {"reno", "reno"};
+static const char *const congestion_names[FLEXTOE_CONGESTIONS] = {
+	[FLEXTOE_CONGESTION_RENO] = "reno",
+	[FLEXTOE_CONGESTION_CUBIC] = "cubic",
+	[FLEXTOE_CONGESTION_DCTCP] = "dctcp",
+};
+
+/* What was asked for, or what the engine gives who asks for none. */
+static const char *congestion_name(const struct socket *s)
+{
+	uint32_t n = s->congestion ? s->congestion : process.ft->welcome.congestion;
+
+	return congestion_names[n && n < FLEXTOE_CONGESTIONS ? n : FLEXTOE_CONGESTION_CUBIC];
+}
 
 /* Options that are an int in struct socket. */
 enum option_kind {
@@ -136,6 +147,8 @@ static int give_tcp_info(const struct socket *s, void *value, socklen_t *len)
 
 		out.tcpi_state = (uint8_t)(info.state ? info.state : out.tcpi_state);
 		out.tcpi_options = TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE;
+		if (info.ecn)
+			out.tcpi_options |= TCPI_OPT_ECN;
 		out.tcpi_rto = info.rto_us;
 		out.tcpi_snd_mss = info.mss;
 		out.tcpi_rcv_mss = info.mss;
@@ -216,8 +229,7 @@ static int give_tcp_option(struct socket *s, int name, void *value, socklen_t *l
 								     : 536,
 			value, len);
 	case TCP_CONGESTION:
-		return give(congestion_names[s->congestion], strlen(congestion_names[s->congestion]) + 1,
-			value, len);
+		return give(congestion_name(s), strlen(congestion_name(s)) + 1, value, len);
 	default:
 		return -ENOPROTOOPT;
 	}
@@ -432,6 +444,11 @@ int posix_setsockopt(struct socket *s, int fd, int level, int name, const void *
 			unsupported("setsockopt IP_MTU_DISCOVER", n);
 	}
 	socket_unlock(lane);
+	if (undecided && level == IPPROTO_TCP && name == TCP_CONGESTION && rc == 0) {
+		/* The kernel may have fewer algorithms than the engine: then its half keeps its own. */
+		syscall(SYS_setsockopt, fd, level, name, value, len);
+		return 0;
+	}
 	if (undecided)
 		return PASS_TO_KERNEL; /* its answer is the one that counts */
 	if (rc == -ENOPROTOOPT) {

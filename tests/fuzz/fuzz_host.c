@@ -20,7 +20,7 @@ static void descriptor(struct world *w, struct input *in)
 			.tx_head = c->tx_head + (uint32_t)(int32_t)(int16_t)take16(in),
 			.rx_tail = c->rx_tail + (uint32_t)(int32_t)(int16_t)take16(in),
 			.tx_origin = how & 64u ? take16(in) : c->tx_origin,
-			.flags = take8(in) & 0x7fu,
+			.flags = take16(in) & FLEXTOE_HC_FLAGS_ALL,
 			.type = FLEXTOE_HC_UPDATE};
 	} else if (how & 2u) {
 		hc.endpoint = (struct flextoe_hc_endpoint){.cookie = take8(in),
@@ -37,6 +37,8 @@ static void descriptor(struct world *w, struct input *in)
 		for (unsigned i = 0; i < 31; i++)
 			hc.body[i % 30] = take8(in);
 		hc.type = take8(in) % 8u;
+		if (hc.type == FLEXTOE_HC_OPTIONS && how & 8u)
+			hc.options.target = c->handle;
 	}
 	world_post(w, how >> 7, &hc);
 }

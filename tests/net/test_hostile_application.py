@@ -163,7 +163,7 @@ def test_random_descriptors(lab, ns, engine, beside):
         intruder = Intruder(engine, contexts=2)
         for _ in range(400):
             context = rng.randrange(2)
-            kind = rng.choice((1, 1, 1, 2, 3, 4, 5, rng.randrange(256)))
+            kind = rng.choice((1, 1, 1, 2, 3, 4, 5, 6, rng.randrange(256)))
             body = bytearray(rng.randbytes(30) if rng.randrange(2) else bytes(30))
             for _ in range(3):
                 body[rng.randrange(20)] = rng.randrange(256)

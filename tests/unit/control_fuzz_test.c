@@ -137,6 +137,16 @@ static void request_at_random(void)
 			hc.endpoint = rnd(50);
 		}
 	}
+	if (chance(10)) {
+		uint8_t *bytes = (uint8_t *)&hc;
+
+		for (unsigned i = 4; i < 30; i++)
+			bytes[i] = (uint8_t)(chance(3) ? rnd(256) : 0);
+		hc.type = FLEXTOE_HC_OPTIONS;
+		if (!chance(10)) /* else hardly anything would be accepted */
+			((struct flextoe_hc_options *)bytes)->defer_accept_s = 0;
+		hc.cookie = chance(2) ? datapath_conn(dp, rnd(ctl->conns_high + 1u))->id.handle : hc.endpoint;
+	}
 	fake_hc(dp, (uint16_t)(chance(20) ? rnd(65536) : rnd(4)),
 		(uint16_t)(chance(20) ? rnd(65536) : rnd(4)), &hc);
 }
@@ -153,6 +163,11 @@ static void event_at_random(void)
 		return;
 	if (chance(3))
 		events |= CONN_EVENT_TIMER;
+	if (chance(4)) {
+		datapath_conn(dp, conn)->tcp.mss = 1460;
+		datapath_conn(dp, conn)->tcp.cwnd = 10000u + rnd(1000000);
+		events |= CONN_EVENT_ROUND << rnd(3);
+	}
 	if (chance(3))
 		events |= CONN_EVENT_ACCEPTED;
 	if (chance(4) && !(live[conn] & 2)) {
@@ -263,7 +278,7 @@ static void everything_at_random(void **state)
 		}
 	}
 	opened = control_counters(ctl)[CNT_passive_opens] + control_counters(ctl)[CNT_active_opens];
-	assert_true(opened > 1000); /* it was not all refused */
+	assert_true(opened > 300); /* it was not all refused */
 	fake_limit = 0;
 	control_quit(ctl);
 	for (uint32_t i = 0; i < 1000 && !control_is_quiet(ctl); i++) {

@@ -546,6 +546,7 @@ static void timers_are_watched_and_let_go(void **state)
 	rig.now_us += 300000;
 	ctl(CTL_TIMEOUT, 0, 0);
 	assert_int_equal(counted(CNT_retransmit_timeout), 1);
+	assert_int_equal(events_of(0), CONN_EVENT_LOSS);
 	assert_int_equal(rig.device.tx_count, 1);
 	assert_int_equal(rig.device.tx[0].len, 66 + 200);
 	in(0, 0, 200, TCP_ACK_, NULL);

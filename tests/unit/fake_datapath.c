@@ -22,6 +22,7 @@ struct datapath {
 	struct conn *conns;
 	struct conn_setup *setups;
 	uint64_t counters[COUNTERS];
+	uint32_t marked[CONNS];
 	struct blob ctl[RECORDS], exc[EXCS];
 	uint32_t ctl_head, ctl_tail, exc_head, exc_tail;
 	struct fake_record taken;
@@ -164,6 +165,16 @@ uint32_t datapath_conns_max(const struct datapath *dp)
 {
 	(void)dp;
 	return CONNS;
+}
+
+uint32_t datapath_marked(const struct datapath *dp, uint32_t index)
+{
+	return dp->marked[index];
+}
+
+void fake_marked(struct datapath *dp, uint32_t index, uint32_t bytes)
+{
+	dp->marked[index] += bytes;
 }
 
 const uint64_t *datapath_counters(const struct datapath *dp)

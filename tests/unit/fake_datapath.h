@@ -46,6 +46,9 @@ unsigned fake_pending(struct datapath *dp);
 void fake_clear(struct datapath *dp);
 const struct conn_setup *fake_setup(struct datapath *dp, uint32_t index);
 
+/* More bytes of a connection were acknowledged with an echo of a congestion mark. */
+void fake_marked(struct datapath *dp, uint32_t index, uint32_t bytes);
+
 void fake_exc(struct datapath *dp, const void *record, uint32_t len);
 void fake_event(struct datapath *dp, uint32_t conn, uint32_t events);
 void fake_frame(struct datapath *dp, unsigned port, const void *bytes, uint32_t len);

@@ -938,6 +938,58 @@ static void deferred_accept_waits_for_data(void **state)
 	installed(0);
 }
 
+/* RFC 3168 6.1.1: a SYN with ECE and CWR asks, a SYN-ACK with ECE alone agrees. */
+static void ecn_setup(void **state)
+{
+	(void)state;
+	in(.ctl = SYN | TCP_ECE_ | TCP_CWR_, .seq = IRS);
+	out(SYN | ACK | TCP_ECE_, ctl->handshakes[0].iss, IRS + 1u);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = seen.seq + 1u);
+	assert_true(installed(0)->ecn);
+	fake_clear(dp);
+	in(.ctl = SYN | TCP_ECE_, .seq = IRS, .src_port = 5001); /* neither fish nor fowl */
+	out_synack();
+	ctl->config.ecn = CONTROL_ECN_OFF;
+	in(.ctl = SYN | TCP_ECE_ | TCP_CWR_, .seq = IRS, .src_port = 5002);
+	out_synack();
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = seen.seq + 1u, .src_port = 5002);
+	assert_false(installed(0)->ecn);
+}
+
+static void ecn_asked_for(void **state)
+{
+	const uint8_t answers[] = {SYN | ACK | TCP_ECE_, SYN | ACK, SYN | ACK | TCP_ECE_ | TCP_CWR_};
+
+	(void)state;
+	ctl->config.ecn = CONTROL_ECN_ON;
+	connect_to(PEER_IP, 5000);
+	fake_clear(dp);
+	arp_answer(PEER_IP);
+	for (unsigned i = 0; i < ARRAY_SIZE(answers); i++) {
+		if (i)
+			connect_to(PEER_IP, 5000);
+		assert_true(fake_parse(fake_take(dp), &seen));
+		assert_int_equal(seen.ctl, SYN | TCP_ECE_ | TCP_CWR_);
+		local_port = from_be16(seen.key.remote_port);
+		in(.ctl = answers[i], .seq = IRS, .ack = seen.seq + 1u);
+		assert_int_equal(installed(CTL_INSTALL_ACK)->ecn, i == 0);
+		fake_clear(dp);
+	}
+	connect_to(PEER_IP, 5000); /* 6.1.1.1: sent again it does not ask */
+	assert_true(fake_parse(fake_take(dp), &seen));
+	poll_at(SECOND + 2000);
+	out(SYN, seen.seq, 0);
+	ctl->config.ecn = CONTROL_ECN_PASSIVE; /* DCTCP is nothing without it */
+	options_for(FLEXTOE_OPTIONS_CONNECT, 0,
+		(struct flextoe_hc_options){.congestion = FLEXTOE_CONGESTION_DCTCP});
+	connect_to(PEER_IP, 5000);
+	assert_true(fake_parse(fake_take(dp), &seen));
+	assert_int_equal(seen.ctl, SYN | TCP_ECE_ | TCP_CWR_);
+	local_port = from_be16(seen.key.remote_port);
+	in(.ctl = SYN | ACK | TCP_ECE_, .seq = IRS, .ack = seen.seq + 1u);
+	assert_true(installed(CTL_INSTALL_ACK)->accurate_ecn);
+}
+
 static void to_ourselves(void **state)
 {
 	const struct fake_record *r;
@@ -1003,6 +1055,8 @@ int main(void)
 		CASE(the_next_connect_has_its_options_alone),
 		CASE(a_connect_ends_with_the_user_timeout),
 		CASE(deferred_accept_waits_for_data),
+		CASE(ecn_setup),
+		CASE(ecn_asked_for),
 		CASE(to_ourselves),
 	};
 

@@ -236,6 +236,45 @@ static void smaller_segments_for_the_path(void **state)
 	assert_false(t.flags & TCPF_RTO_RECOVERY);
 }
 
+/* One telling a window of bytes above ssthresh, one a loss or timeout; none in slow start or with the window
+   unused. */
+static void rounds_and_losses_are_told(void **state)
+{
+	(void)state;
+	t.ssthresh = 5 * MSS;
+	app(40000, 0);
+	for (int i = 0; i < 10; i++)
+		out(S(i * MSS), MSS);
+	for (int i = 1; i <= 9; i++) {
+		in(S(i * MSS), 0, 60000);
+		out(S((9 + i) * MSS), MSS);
+		assert_int_equal(t.due & (DUE_ROUND | DUE_LOSS), 0);
+	}
+	in(S(10 * MSS), 0, 60000);
+	assert_int_equal(t.due & (DUE_ROUND | DUE_LOSS), DUE_ROUND);
+	t.due = 0;
+	for (int i = 0; i < 3; i++)
+		in(S(10 * MSS), 0, 60000);
+	assert_int_equal(t.due & (DUE_ROUND | DUE_LOSS), DUE_LOSS);
+	t.due = 0;
+	protocol_window(&t, 50 * MSS, 7 * MSS); /* in recovery ssthresh alone */
+	assert_int_equal(t.ssthresh, 7 * MSS);
+	assert_int_not_equal(t.cwnd, 50 * MSS);
+	timeout_after(RTO_INITIAL_US + 1);
+	assert_int_equal(t.due & (DUE_ROUND | DUE_LOSS), DUE_LOSS);
+	t.due = 0;
+	timeout_after(2 * RTO_INITIAL_US + 1); /* RFC 5681 3.1: once for a loss */
+	assert_int_equal(t.due & DUE_LOSS, 0);
+	t.flags = 0;
+	protocol_window(&t, 8 * MSS, 1);
+	assert_int_equal(t.cwnd, 8 * MSS);
+	assert_int_equal(t.ssthresh, 2 * MSS);
+	protocol_window(&t, 1, 0);
+	assert_int_equal(t.cwnd, MSS);
+	protocol_window(&t, UINT32_MAX, 0); /* no more than the buffer can use */
+	assert_int_equal(t.cwnd, 2u << 16);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -248,6 +287,7 @@ int main(void)
 		CASE(a_closed_window_is_not_the_cork),
 		CASE(quickack_and_its_end),
 		CASE(smaller_segments_for_the_path),
+		CASE(rounds_and_losses_are_told),
 	};
 
 	return cmocka_run_group_tests_name("protocol_control", tests, NULL, NULL);

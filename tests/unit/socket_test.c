@@ -151,6 +151,28 @@ static void options_reach_the_engine(void **state)
 	pair_close(fd);
 }
 
+static void congestion_control_by_name(void **state)
+{
+	char name[16] = {0};
+	socklen_t len = sizeof(name);
+	int fd[2];
+
+	(void)state;
+	pair_open(fd);
+	assert_int_equal(getsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, name, &len), 0);
+	assert_string_equal(name, "cubic");
+	assert_int_equal(setsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, "dctcp", 5), 0);
+	eventually(fake_engine_options(engine).congestion == FLEXTOE_CONGESTION_DCTCP);
+	len = sizeof(name);
+	assert_int_equal(getsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, name, &len), 0);
+	assert_string_equal(name, "dctcp");
+	assert_int_equal(setsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, "reno", sizeof("reno")), 0);
+	assert_fails(setsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, "bbr", 3), ENOENT);
+	assert_fails(setsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, "ren", 3), ENOENT);
+	assert_fails(setsockopt(fd[0], IPPROTO_TCP, TCP_CONGESTION, "renoo", 5), ENOENT);
+	pair_close(fd);
+}
+
 static void corked_bytes_say_that_more_follows(void **state)
 {
 	unsigned more = fake_engine_more(engine);
@@ -835,6 +857,7 @@ int main(void)
 		cmocka_unit_test(bytes_and_message_flags),
 		cmocka_unit_test(vectors),
 		cmocka_unit_test(options_reach_the_engine),
+		cmocka_unit_test(congestion_control_by_name),
 		cmocka_unit_test(corked_bytes_say_that_more_follows),
 		cmocka_unit_test(close_lingers_until_all_is_acknowledged),
 		cmocka_unit_test(waitall_waits_for_all),
