@@ -7,7 +7,8 @@
  * window, costs nothing.
  *
  * An algorithm is a struct flextoe_cc of pure functions on FLEXTOE_CC_STATE bytes of its own, which are 0
- * before begin(). All windows are in bytes.
+ * before begin(). A loss that turns out to have been none is undone by putting these bytes back as they were
+ * before loss(). All windows are in bytes.
  */
 #ifndef FLEXTOE_CC_H
 #define FLEXTOE_CC_H
@@ -26,10 +27,11 @@ struct flextoe_cc_sample {
 	uint32_t mss;
 	uint32_t cwnd;	   /* as it is now */
 	uint32_t ssthresh; /* as it is now */
-	uint32_t flight;   /* loss(): what was in flight when it was found */
-	uint32_t srtt_us;  /* smoothed round trip; 0: not known */
-	uint32_t acked;	   /* newly acknowledged since the last sample */
-	uint32_t marked;   /* of them, acknowledged with an echo of a congestion mark (ECN) */
+	uint32_t flight;  /* loss(): what was in flight when it was found; 0: it was answered already, and its
+			     repair has timed out */
+	uint32_t srtt_us; /* smoothed round trip; 0: not known */
+	uint32_t acked;	  /* newly acknowledged since the last sample */
+	uint32_t marked;  /* of them, acknowledged with an echo of a congestion mark (ECN) */
 };
 
 /* 0: leave it as it is. */

@@ -345,7 +345,7 @@ void conn_events(struct control *ctl, const struct exc_conn *exc)
 		return;
 	if (events & CONN_EVENT_ACCEPTED)
 		queue_del(ctl, index);
-	if (events & (CONN_EVENT_ROUND | CONN_EVENT_LOSS | CONN_EVENT_MARK))
+	if (events & (CONN_EVENT_ROUND | CONN_EVENT_LOSS | CONN_EVENT_MARK | CONN_EVENT_UNDO))
 		congestion_event(ctl, index, events);
 	if (events & CONN_EVENT_TIMERS_IDLE)
 		timers_idle(ctl, index);

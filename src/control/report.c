@@ -192,8 +192,8 @@ static void row_text(FILE *out, const struct row *r)
 
 		fprintf(out, " rtt %.1f/%.1f ms %s%s cwnd %u sndwnd %u rcvwnd %u mss %u retrans %u",
 			t->srtt_us / 8000.0, t->rttvar_us / 4000.0, r->congestion,
-			t->flags & TCPF_ECN ? " ecn" : "", t->cwnd, t->snd_wnd, t->rcv_adv - t->rcv_nxt,
-			t->mss, r->conn->host.retransmits);
+			r->conn->tcp.flags & TCPF_ECN ? " ecn" : "", t->cwnd, t->snd_wnd,
+			t->rcv_adv - t->rcv_nxt, t->mss, r->conn->host.retransmits);
 	}
 	fputc('\n', out);
 }

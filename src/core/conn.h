@@ -24,7 +24,7 @@ struct conn_identity {
 	be16 local_port;
 	uint8_t remote_mac[6]; /* of the next hop */
 	uint8_t version_ihl;   /* with tos the first two bytes of the IPv4 header of what we send */
-	uint8_t tos;	       /* DSCP; the ECN bits are 0 */
+	uint8_t tos;	       /* DSCP; the ECN bits are 0 (ecn.c sets them) */
 	uint8_t ttl;	       /* with protocol two more */
 	uint8_t protocol;
 	uint16_t pseudo_sum; /* folded sum of the addresses and the protocol, for checksums */
@@ -63,7 +63,7 @@ enum tcp_phase { /* RFC 9293 3.3.2; LISTEN, SYN-SENT, SYN-RECEIVED and the wait 
 #define TCPF_NAGLE	  0x1000u
 #define TCPF_RTO_RECOVERY 0x2000u /* resending after a timeout until snd_una passes recover */
 #define TCPF_CORK	  0x4000u /* a last segment that is not full is held back (FLEXTOE_HC_MORE) */
-#define TCPF_ECN	  0x8000u /* negotiated (RFC 3168) */
+#define TCPF_ECN	  0x8000u /* negotiated (RFC 3168): nothing goes the short ways, which know no marks */
 
 /* In tcp_state.dupacks: the connection has a scoreboard, which counts for itself (recovery.h). */
 #define DUPACKS_BOARD 255u
@@ -74,9 +74,11 @@ enum tcp_phase { /* RFC 9293 3.3.2; LISTEN, SYN-SENT, SYN-RECEIVED and the wait 
 #define DUE_PROBE      0x04u /* a zero-window probe is to be sent */
 #define DUE_RST	       0x08u /* a RST ends the connection */
 #define DUE_SACK       0x10u /* an ACK with SACK blocks is to leave: a data segment cannot carry them */
-/* And what the control plane is to hear of congestion: as CONN_EVENT_ROUND and CONN_EVENT_LOSS. */
-#define DUE_ROUND 0x40u
-#define DUE_LOSS  0x80u
+/* And what the control plane is to hear of congestion: as CONN_EVENT_UNDO, _ROUND and _LOSS. */
+#define DUE_UNDO       0x20u
+#define DUE_ROUND      0x40u
+#define DUE_LOSS       0x80u
+#define DUE_CONGESTION (DUE_UNDO | DUE_ROUND | DUE_LOSS)
 
 /*
  * Written by the protocol stage only; two cache lines: the first is what an in-order segment needs.
@@ -144,7 +146,7 @@ struct tcp_state {
 #define HOST_NTF_FORCE	  0x0040u /* notify even if nothing moved */
 #define HOST_LIVE	  0x0080u /* installed, not yet removed */
 /* 0x0100: HOST_REMOVING of the data path */
-/* of connections with TCPF_ECN: */
+/* With TCPF_ECN: */
 #define HOST_ECE   0x0400u /* what we send says that a congestion mark came */
 #define HOST_CWR   0x0800u /* the next new data says that the window was reduced */
 #define HOST_DCTCP 0x1000u /* marks are echoed segment by segment (RFC 8257 3.2) */
@@ -159,6 +161,7 @@ struct tcp_state {
 #define CONN_EVENT_ROUND       0x40u  /* a window of bytes was acknowledged above ssthresh */
 #define CONN_EVENT_LOSS	       0x80u  /* a loss was found: ssthresh is half of what was in flight */
 #define CONN_EVENT_MARK	       0x100u /* the peer has echoed congestion marks */
+#define CONN_EVENT_UNDO	       0x200u /* the last loss was none: the window from before it is back */
 
 /* Written by post, notify and the scheduler; one cache line. */
 struct host_state {

@@ -143,7 +143,7 @@ void datapath_conn_prepare(struct datapath *dp, uint32_t index, const struct con
 	c->host.rx_shift = s->rx_shift;
 	c->host.tx_shift = s->tx_shift;
 	c->host.context = s->context;
-	c->host.flags = (uint16_t)(s->ecn && s->accurate_ecn ? HOST_DCTCP : 0u);
+	c->host.flags = s->ecn && s->accurate_ecn ? HOST_DCTCP : 0;
 	c->host.ntf_next = c->host.event_next = CONN_NONE;
 }
 
@@ -186,10 +186,11 @@ COLD void ctl_congestion(struct datapath *dp, struct conn *c, uint32_t index)
 {
 	uint8_t due = c->tcp.due;
 
-	c->tcp.due &= (uint8_t) ~(DUE_ROUND | DUE_LOSS);
+	c->tcp.due &= (uint8_t)~DUE_CONGESTION;
 	ctl_event(dp, c, index,
 		(uint16_t)((due & DUE_ROUND ? CONN_EVENT_ROUND : 0u) |
-			   (due & DUE_LOSS ? CONN_EVENT_LOSS : 0u)));
+			   (due & DUE_LOSS ? CONN_EVENT_LOSS : 0u) |
+			   (due & DUE_UNDO ? CONN_EVENT_UNDO : 0u)));
 }
 
 struct exc_hc *ctl_request(struct datapath *dp)

@@ -7,6 +7,7 @@
 #include "datapath/stages.h"
 
 #include "core/checksum.h"
+#include "core/seq.h"
 
 #define ECN_CE	 3u
 #define ECN_ECT0 2u
@@ -16,7 +17,8 @@ COLD bool ecn_arrives(struct datapath *dp, struct conn *c, const struct segment 
 	bool ce = ecn == ECN_CE;
 	uint16_t before = c->host.flags & HOST_ECE;
 
-	if (!s->len)
+	/* RFC 3168 6.1.5: no heed to what lies outside the window, which anybody may have sent */
+	if (!s->len || seq_leq(s->seq + s->len, c->tcp.rcv_nxt) || seq_geq(s->seq, c->tcp.rcv_adv))
 		return false;
 	if (ce)
 		count(dp, CNT_rx_ecn_marked);
@@ -33,6 +35,8 @@ COLD void ecn_echo(
 	struct datapath *dp, struct conn *c, uint32_t index, const struct segment *s, const struct verdict *v)
 {
 	if ((s->flags & (TCP_ECE_ | TCP_ACK_ | TCP_SYN_ | TCP_RST_)) != (TCP_ECE_ | TCP_ACK_))
+		return;
+	if (!v->acked && s->ack != c->tcp.snd_una) /* not taken: late, or made up */
 		return;
 	dp->marked[index] += v->acked;
 	if (!(c->host.flags & HOST_CWR)) /* else it was acted on, and the peer has not heard of it yet */

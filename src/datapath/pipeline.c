@@ -210,7 +210,7 @@ COLD static void finish_any(struct datapath *dp, struct conn *c, uint32_t index)
 	}
 	if (c->tcp.due & (DUE_ACK | DUE_SACK | DUE_RST))
 		answer(dp, c, false);
-	if (c->tcp.due & (DUE_ROUND | DUE_LOSS))
+	if (c->tcp.due & DUE_CONGESTION)
 		ctl_congestion(dp, c, index);
 	notify_conn(dp, c, index);
 	if (protocol_ended(&c->tcp))
@@ -225,8 +225,8 @@ static HOT_INLINE void finish(struct datapath *dp, uint32_t index)
 
 	c->host.flags &= (uint16_t)~HOST_TOUCHED;
 	if (unlikely((c->host.flags & (HOST_REMOVING | HOST_MUTED | HOST_NTF_QUEUED | HOST_NTF_FORCE)) ||
-		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) ||
-		     (c->tcp.due & (DUE_SACK | DUE_ROUND | DUE_LOSS)) || c->tcp.ooo != CONN_NONE)) {
+		     !protocol_at_ease(&c->tcp, UNUSUAL, 0) || (c->tcp.due & (DUE_SACK | DUE_CONGESTION)) ||
+		     c->tcp.ooo != CONN_NONE)) {
 		finish_any(dp, c, index);
 		return;
 	}

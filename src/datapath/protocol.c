@@ -850,7 +850,7 @@ enum counter protocol_timeout(struct tcp_state *t, struct ooo_pool *pool, uint32
 	/* RFC 6298 5.4 to 5.7; RFC 5681 3.1: half the flight once a loss, then from one segment */
 	board = recovery_rto(t, pool);
 	half = flight_half(t);
-	if (t->backoff == 0) { /* in recovery the window has been halved already */
+	if (t->backoff == 0) { /* in recovery the window has been reduced already */
 		t->ssthresh = t->flags & TCPF_RECOVERY ? min_u32(t->ssthresh, half) : half;
 		t->due |= DUE_LOSS;
 	}

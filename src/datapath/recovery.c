@@ -125,6 +125,10 @@ static void undo(struct tcp_state *t, struct scoreboard *b)
 	b->flags &= (uint8_t)~BOARD_UNDO;
 	b->frto = 0;
 	board_forgive(b);
+	if (t->due & DUE_LOSS) /* nobody has heard of it yet */
+		t->due &= (uint8_t)~DUE_LOSS;
+	else
+		t->due |= DUE_UNDO;
 }
 
 static void recovery_enter(struct tcp_state *t, struct scoreboard *b)

@@ -184,8 +184,8 @@ void post_checksum(struct frame *frame);
 
 /* ---- post: ECN; for connections with TCPF_ECN ---- */
 
-/* Before the protocol has a segment. True: marks are echoed exactly, and begin or end with this segment: what
-   came before is to be acknowledged first (then flip HOST_ECE). */
+/* Before the protocol has a segment, which came with these ECN bits. True: marks are echoed exactly, and
+   begin or end with this segment: what came before is to be acknowledged first (then flip HOST_ECE). */
 bool ecn_arrives(struct datapath *dp, struct conn *c, const struct segment *s, uint8_t ecn);
 /* After it: what the peer says of our segments. */
 void ecn_echo(struct datapath *dp, struct conn *c, uint32_t index, const struct segment *s,

@@ -264,11 +264,19 @@ static const struct ctl_window *answer(uint32_t events)
 	return (const struct ctl_window *)r->bytes;
 }
 
+static void acknowledge(uint32_t bytes)
+{
+	conn->tcp.snd_una += bytes;
+	conn->host.bytes_acked += bytes;
+}
+
 static void cubic_is_the_default_and_options_choose(void **state)
 {
-	const struct ctl_window *a = answer(CONN_EVENT_LOSS); /* ssthresh is half of 100 segments */
+	const struct ctl_window *a;
 
 	(void)state;
+	conn->tcp.flags |= TCPF_RECOVERY;
+	a = answer(CONN_EVENT_LOSS); /* ssthresh is half of 100 segments */
 	assert_non_null(a);
 	assert_int_equal(a->ssthresh, 70 * MSS);
 	assert_int_equal(a->cwnd, 0);
@@ -282,21 +290,119 @@ static void cubic_is_the_default_and_options_choose(void **state)
 	assert_null(answer(CONN_EVENT_LOSS));
 }
 
+/* A tail loss probe has found the loss and repaired it: no recovery will bring the window down. */
+static void repaired_loss_reduces_at_once(void **state)
+{
+	(void)state;
+	assert_int_equal(answer(CONN_EVENT_LOSS)->cwnd, 70 * MSS);
+}
+
+/* Rounds of 100 ms. */
+static void rounds(unsigned n)
+{
+	const struct ctl_window *a;
+
+	while (n--) {
+		acknowledge(conn->tcp.cwnd);
+		conn->tcp.snd_max = conn->tcp.snd_una + conn->tcp.cwnd;
+		conn->tcp.cwnd += MSS;
+		fake_now += 100000;
+		a = answer(CONN_EVENT_ROUND);
+		if (a && a->cwnd)
+			conn->tcp.cwnd = a->cwnd;
+	}
+}
+
+/* Loses when so many segments are in flight, and recovers. */
+static void lose_and_recover(uint32_t segments)
+{
+	conn->tcp.flags |= TCPF_RECOVERY;
+	conn->tcp.ssthresh = segments * MSS / 2u;
+	conn->tcp.cwnd = answer(CONN_EVENT_LOSS)->ssthresh;
+	conn->tcp.flags &= (uint16_t)~TCPF_RECOVERY;
+}
+
+/* RFC 9438 4.9: W_max is not that of the loss that was none. */
+static void undone_loss_is_forgotten(void **state)
+{
+	const struct ctl_window *a;
+
+	(void)state;
+	lose_and_recover(100);
+	conn->tcp.cwnd = 100 * MSS; /* the data path has undone it */
+	conn->tcp.ssthresh = 1000 * MSS;
+	a = answer(CONN_EVENT_UNDO);
+	assert_int_equal(a->cwnd, 100 * MSS); /* whatever answered the loss on the way */
+	assert_int_equal(a->ssthresh, 1000 * MSS);
+	assert_null(answer(CONN_EVENT_LOSS | CONN_EVENT_UNDO)); /* told at once */
+	lose_and_recover(80);					/* W_max 80, K 3.9 s; else 68 and 3.1 */
+	rounds(35);
+	assert_in_range(conn->tcp.cwnd, 78 * MSS, 82 * MSS);
+}
+
+static void real_loss_is_remembered(void **state)
+{
+	(void)state;
+	lose_and_recover(100);
+	lose_and_recover(80); /* fast convergence, as cubic_converges_fast */
+	rounds(29);
+	assert_in_range(conn->tcp.cwnd, 66 * MSS, 72 * MSS);
+}
+
+/* A timeout amid recovery is part of the same loss; what it undoes is all of it. */
+static void timeout_in_recovery_reduces_no_more(void **state)
+{
+	(void)state;
+	conn->tcp.flags = TCPF_RECOVERY;
+	assert_int_equal(answer(CONN_EVENT_LOSS)->ssthresh, 70 * MSS);
+	conn->tcp.flags = TCPF_RTO_RECOVERY;
+	conn->tcp.ssthresh = 50 * MSS;
+	assert_null(answer(CONN_EVENT_LOSS));
+	conn->tcp.flags = 0;
+	conn->tcp.ssthresh = 1000 * MSS;
+	answer(CONN_EVENT_UNDO);
+	lose_and_recover(80);
+	rounds(35);
+	assert_in_range(conn->tcp.cwnd, 78 * MSS, 82 * MSS);
+}
+
+static void marks_do_not_count_in_recovery(void **state)
+{
+	(void)state;
+	conn->tcp.flags |= TCPF_RECOVERY;
+	assert_null(answer(CONN_EVENT_MARK));
+	conn->tcp.flags = TCPF_ECN | TCPF_RTO_RECOVERY;
+	assert_null(answer(CONN_EVENT_MARK));
+	conn->tcp.flags = TCPF_ECN;
+	assert_non_null(answer(CONN_EVENT_MARK));
+}
+
+/* Sequence numbers come round in between: 3 GiB after a mark the next one counts. */
+static void marks_count_after_gigabytes(void **state)
+{
+	(void)state;
+	assert_non_null(answer(CONN_EVENT_MARK));
+	for (int i = 0; i < 3; i++)
+		acknowledge(1u << 30);
+	conn->tcp.snd_max = conn->tcp.snd_una + 100000;
+	assert_non_null(answer(CONN_EVENT_MARK));
+}
+
 static void marks_count_once_a_window(void **state)
 {
 	(void)state;
 	assert_int_equal(answer(CONN_EVENT_MARK)->cwnd, 70 * MSS);
 	conn->tcp.cwnd = 70 * MSS;
-	conn->tcp.snd_una = 50000;
+	acknowledge(49000);
 	assert_null(answer(CONN_EVENT_MARK));
-	conn->tcp.snd_una = 100999;
+	acknowledge(50999);
 	assert_null(answer(CONN_EVENT_MARK));
-	conn->tcp.snd_una = 101000;
+	acknowledge(1);
 	conn->tcp.snd_max = 180000;
 	assert_int_equal(answer(CONN_EVENT_MARK)->cwnd, 49 * MSS);
 	assert_int_equal(control_counters(ctl)[CNT_ecn_reductions], 2);
 	answer(CONN_EVENT_LOSS);
-	conn->tcp.snd_una = 170000; /* the loss was answered: its window's marks are not another reason */
+	acknowledge(69000); /* the loss was answered: its window's marks are not another reason */
 	assert_null(answer(CONN_EVENT_MARK));
 }
 
@@ -335,6 +441,12 @@ int main(void)
 		cmocka_unit_test(marks_reduce_as_losses_do),
 		cmocka_unit_test(dctcp_alpha),
 		CASE(cubic_is_the_default_and_options_choose),
+		CASE(repaired_loss_reduces_at_once),
+		CASE(undone_loss_is_forgotten),
+		CASE(real_loss_is_remembered),
+		CASE(timeout_in_recovery_reduces_no_more),
+		CASE(marks_do_not_count_in_recovery),
+		CASE(marks_count_after_gigabytes),
 		CASE(marks_count_once_a_window),
 		CASE(dctcp_observes_a_window_at_a_time),
 	};

@@ -147,6 +147,28 @@ static void echoes_are_counted_and_answered_with_cwr(void **state)
 	assert_int_equal(datapath_marked(rig.dp, 0), 1500);
 }
 
+/* RFC 3168 6.1.5: whoever does not see the connection cannot slow it down. */
+static void marks_from_outside_the_window_do_not_count(void **state)
+{
+	(void)state;
+	datapath_conn(rig.dp, 0)->tcp.quick_acks = 200;
+	in(0, 0, 0, TCP_ACK_, "abc", ECT0);
+	poll_once();
+	in(0, 0, 0, TCP_ACK_, "abc", CE); /* again */
+	in(0, 1u << 30, 0, TCP_ACK_, "abc", CE);
+	poll_once();
+	out(0, 0, 0, 0, 3);
+	assert_int_equal(datapath_counters(rig.dp)[CNT_rx_ecn_marked], 0);
+	rig_update(&rig, 0, 2000, 0, 0);
+	poll_once();
+	in(0, 3, 1u << 30, TCP_ACK_ | TCP_ECE_, NULL, 0); /* of what was never sent */
+	poll_once();
+	assert_int_equal(events & CONN_EVENT_MARK, 0);
+	in(0, 3, 1448, TCP_ACK_ | TCP_ECE_, NULL, 0);
+	poll_once();
+	assert_int_equal(events & CONN_EVENT_MARK, CONN_EVENT_MARK);
+}
+
 static void retransmissions_are_not_capable(void **state)
 {
 	struct ctl_conn timeout = {.type = CTL_TIMEOUT, .conn = 0};
@@ -193,6 +215,7 @@ int main(void)
 		CASE(marks_are_echoed_until_cwr),
 		CASE(nothing_without_negotiation),
 		CASE(echoes_are_counted_and_answered_with_cwr),
+		CASE(marks_from_outside_the_window_do_not_count),
 		CASE(retransmissions_are_not_capable),
 		CASE(exact_echo_for_dctcp),
 	};

@@ -150,6 +150,15 @@ static void sent(unsigned segments, unsigned written)
 		out(i * MSS);
 }
 
+/* What congestion control is told since the last time it was asked. */
+static unsigned told(void)
+{
+	unsigned due = t.due & DUE_CONGESTION;
+
+	t.due &= (uint8_t)~DUE_CONGESTION;
+	return due;
+}
+
 static bool at_ease(void)
 {
 	return !recovery_has_board(&t) && !(t.flags & (TCPF_RECOVERY | TCPF_RTO_RECOVERY)) &&
@@ -166,9 +175,11 @@ static void one_lost_segment_is_sent_again_alone(void **state)
 	out_nothing();
 	ack(0, {1000, 3000});
 	out_nothing();
+	assert_int_equal(told(), 0);
 	ack(0, {1000, 4000});
 	assert_true(t.flags & TCPF_RECOVERY);
 	assert_int_equal(t.ssthresh, 5 * MSS);
+	assert_int_equal(told(), DUE_LOSS);
 	out(0);
 	out_nothing();
 	ack(0, {1000, 10000});
@@ -177,6 +188,7 @@ static void one_lost_segment_is_sent_again_alone(void **state)
 	assert_int_equal(v.acked, 10000);
 	assert_true(at_ease());
 	assert_int_equal(t.cwnd, 5 * MSS);
+	assert_int_equal(told(), 0);
 }
 
 static void sacked_bytes_let_new_ones_out_before_recovery(void **state) /* RFC 3042, RFC 6675 5 */
@@ -294,6 +306,29 @@ static void window_is_halved_at_the_pace_of_the_acks(void **state) /* RFC 6937 *
 	assert_int_equal(t.cwnd, 10 * MSS);
 }
 
+/* RFC 9438 4.6: the threshold that congestion control answers with is the one to go down to. */
+static void recovery_goes_down_to_the_threshold_asked_for(void **state)
+{
+	unsigned new_segments = 0;
+	struct tx_plan p;
+
+	(void)state;
+	t.cwnd = 20 * MSS;
+	sent(20, 60);
+	ack(0, {1000, 4000});
+	protocol_window(&t, 0, 14 * MSS);
+	out(0);
+	for (unsigned i = 4; i < 20; i++) {
+		ack(0, {1000, (i + 1) * MSS});
+		while (protocol_tx(&t, &pool, MSS, now, &p))
+			new_segments++;
+	}
+	assert_in_range(new_segments, 11, 14);
+	assert_in_range(board_pipe(&pool.boards[t.ooo], t.snd_max), 12 * MSS, 14 * MSS);
+	ack_plain(20000);
+	assert_int_equal(t.cwnd, 14 * MSS);
+}
+
 static void lost_fin_is_part_of_it(void **state)
 {
 	(void)state;
@@ -369,6 +404,7 @@ static void needless_retransmission_is_undone(void **state)
 	ack(0, {1000, 4000});
 	out(0);
 	assert_int_equal(t.ssthresh, 5 * MSS);
+	assert_int_equal(told(), DUE_LOSS);
 	now += 10;
 	ack(0, {1000, 8000});
 	out(10000);
@@ -378,6 +414,7 @@ static void needless_retransmission_is_undone(void **state)
 	assert_true(t.cwnd >= 10 * MSS);
 	assert_true(t.ssthresh > 10 * MSS);
 	assert_int_equal(t.reorder & 15, 1);
+	assert_int_equal(told() & ~DUE_ROUND, DUE_UNDO);
 	assert_true(at_ease());
 }
 
@@ -449,6 +486,7 @@ static void spurious_timeout_is_found_by_new_data(void **state) /* RFC 5682 3.1 
 	out_nothing();
 	ack_plain(2000); /* S(1000) was not sent again, so it was on its way */
 	assert_true(counted(CNT_timeouts_spurious));
+	assert_int_equal(told() & ~DUE_ROUND, 0); /* neither of the loss nor of its end */
 	assert_false(t.flags & TCPF_RTO_RECOVERY);
 	assert_true(t.cwnd >= 10 * MSS);
 	ack_plain(12000);
@@ -578,10 +616,12 @@ static void probe_that_repairs_a_loss_halves_the_window(void **state)
 	timeout();
 	out(3000);
 	ack_plain(4000);
+	assert_int_equal(told(), 0);
 	app(5000, 0);
 	out(4000);
 	ack_plain(5000);
 	assert_int_equal(t.cwnd, 5 * MSS);
+	assert_int_equal(told(), DUE_LOSS);
 	assert_true(at_ease());
 }
 
@@ -830,19 +870,20 @@ int main(void)
 		T(many_holes_are_filled_in_one_round_trip),
 		T(lost_retransmission_is_sent_again_without_a_timeout),
 		T(later_retransmission_overtakes_an_earlier_one), T(window_is_halved_at_the_pace_of_the_acks),
-		T(lost_fin_is_part_of_it), T(blocks_ride_on_data_too), T(late_segment_teaches_to_wait),
-		T(reordering_window_has_a_timer), T(needless_retransmission_is_undone),
-		T(duplicates_by_others_undo_nothing), T(dsack_is_no_duplicate_ack),
-		T(timeout_repeats_only_what_the_peer_lacks), T(spurious_timeout_is_found_by_new_data),
-		T(real_timeout_goes_on_repeating), T(without_new_data_a_timeout_repeats_on),
-		T(peer_that_reneges_gets_everything_again), T(timeouts_double_and_give_up),
-		T(window_that_shrinks_holds_back_all_but_the_first), T(probe_repeats_the_last_segment),
-		T(probe_prefers_new_data), T(probe_that_repairs_a_loss_halves_the_window),
-		T(probe_that_was_needless_does_not), T(probe_that_an_ack_overtakes_is_not_sent),
-		T(one_segment_may_wait_for_a_delayed_ack), T(blocks_that_cannot_be_are_refused),
-		T(without_a_board_it_is_newreno), T(duplicate_acks_without_blocks_are_counted_to_an_end),
-		T(full_board_forgets_but_goes_on), T(duplicate_is_reported),
-		T(data_does_not_take_the_place_of_blocks), T(any_segments_leave_it_sound)};
+		T(recovery_goes_down_to_the_threshold_asked_for), T(lost_fin_is_part_of_it),
+		T(blocks_ride_on_data_too), T(late_segment_teaches_to_wait), T(reordering_window_has_a_timer),
+		T(needless_retransmission_is_undone), T(duplicates_by_others_undo_nothing),
+		T(dsack_is_no_duplicate_ack), T(timeout_repeats_only_what_the_peer_lacks),
+		T(spurious_timeout_is_found_by_new_data), T(real_timeout_goes_on_repeating),
+		T(without_new_data_a_timeout_repeats_on), T(peer_that_reneges_gets_everything_again),
+		T(timeouts_double_and_give_up), T(window_that_shrinks_holds_back_all_but_the_first),
+		T(probe_repeats_the_last_segment), T(probe_prefers_new_data),
+		T(probe_that_repairs_a_loss_halves_the_window), T(probe_that_was_needless_does_not),
+		T(probe_that_an_ack_overtakes_is_not_sent), T(one_segment_may_wait_for_a_delayed_ack),
+		T(blocks_that_cannot_be_are_refused), T(without_a_board_it_is_newreno),
+		T(duplicate_acks_without_blocks_are_counted_to_an_end), T(full_board_forgets_but_goes_on),
+		T(duplicate_is_reported), T(data_does_not_take_the_place_of_blocks),
+		T(any_segments_leave_it_sound)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

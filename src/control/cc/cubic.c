@@ -109,7 +109,8 @@ static void loss(void *state, const struct flextoe_cc_sample *s, bool timeout, s
 {
 	struct cubic *c = state;
 
-	out->ssthresh = decrease(c, s, s->flight);
+	if (s->flight)
+		out->ssthresh = decrease(c, s, s->flight);
 	c->timed_out = timeout;
 }
 
