@@ -23,9 +23,11 @@ static bool options_parse(const uint8_t *p, uint32_t len, struct segment *seg, s
 			len--;
 			continue;
 		}
-		if (len < 2 || p[1] < 2 || p[1] > len)
+		if (len < 2)
 			return false;
-		size = p[1];
+		size = *(const volatile uint8_t *)(p + 1); /* once: the frame may lie in shared memory */
+		if (size < 2 || size > len)
+			return false;
 		if (p[0] == TCPOPT_TS_ && size == 10) {
 			memcpy(&v, p + 2, 4);
 			seg->tsval = from_be32(v);
