@@ -418,8 +418,8 @@ enum recovery_next recovery_next(
 		t->due &= (uint8_t)~DUE_RETRANSMIT;
 		return RECOVERY_NEW;
 	}
-	if (b->frto == FRTO_NEW && seq_gt(t->tx_end, t->snd_nxt) &&
-		seq_gt(t->snd_una + t->snd_wnd, t->snd_nxt))
+	/* A whole segment: nothing (Nagle, cork, the window) holds it back, so its ACK will come. */
+	if (b->frto == FRTO_NEW && seq_geq(seq_min(t->tx_end, t->snd_una + t->snd_wnd), t->snd_nxt + mss))
 		return RECOVERY_NEW;
 	/* A window that has shrunk since holds all back but the first segment, which asks for news of it. */
 	if (start != t->snd_una && seq_geq(start, t->snd_una + t->snd_wnd))

@@ -525,6 +525,29 @@ static void without_new_data_a_timeout_repeats_on(void **state)
 	out_nothing();
 }
 
+/* New data that Nagle, a cork or the peer's window holds back tells F-RTO nothing: nothing would ever come.
+ */
+static void new_data_that_is_held_back_holds_up_no_timeout(void **state)
+{
+	static const struct {
+		uint32_t written, window, flags;
+	} cases[] = {{10500, WND, FLEXTOE_HC_NAGLE}, {10500, WND, FLEXTOE_HC_MORE}, {12000, 9500, 0}};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		t.srtt_us = 0;
+		app(10000, 0);
+		for (unsigned n = 0; n < 10; n++)
+			out(n * MSS);
+		app(cases[i].written, cases[i].flags);
+		assert_int_equal(timeout(), CNT_retransmit_timeout);
+		out(0);
+		in_blocks(R(0), S(1000), 0, cases[i].window, NULL, 0);
+		out(1000);
+		teardown(state);
+		setup(state);
+	}
+}
+
 static void peer_that_reneges_gets_everything_again(void **state) /* RFC 2018 8 */
 {
 	(void)state;
@@ -875,15 +898,15 @@ int main(void)
 		T(needless_retransmission_is_undone), T(duplicates_by_others_undo_nothing),
 		T(dsack_is_no_duplicate_ack), T(timeout_repeats_only_what_the_peer_lacks),
 		T(spurious_timeout_is_found_by_new_data), T(real_timeout_goes_on_repeating),
-		T(without_new_data_a_timeout_repeats_on), T(peer_that_reneges_gets_everything_again),
-		T(timeouts_double_and_give_up), T(window_that_shrinks_holds_back_all_but_the_first),
-		T(probe_repeats_the_last_segment), T(probe_prefers_new_data),
-		T(probe_that_repairs_a_loss_halves_the_window), T(probe_that_was_needless_does_not),
-		T(probe_that_an_ack_overtakes_is_not_sent), T(one_segment_may_wait_for_a_delayed_ack),
-		T(blocks_that_cannot_be_are_refused), T(without_a_board_it_is_newreno),
-		T(duplicate_acks_without_blocks_are_counted_to_an_end), T(full_board_forgets_but_goes_on),
-		T(duplicate_is_reported), T(data_does_not_take_the_place_of_blocks),
-		T(any_segments_leave_it_sound)};
+		T(without_new_data_a_timeout_repeats_on), T(new_data_that_is_held_back_holds_up_no_timeout),
+		T(peer_that_reneges_gets_everything_again), T(timeouts_double_and_give_up),
+		T(window_that_shrinks_holds_back_all_but_the_first), T(probe_repeats_the_last_segment),
+		T(probe_prefers_new_data), T(probe_that_repairs_a_loss_halves_the_window),
+		T(probe_that_was_needless_does_not), T(probe_that_an_ack_overtakes_is_not_sent),
+		T(one_segment_may_wait_for_a_delayed_ack), T(blocks_that_cannot_be_are_refused),
+		T(without_a_board_it_is_newreno), T(duplicate_acks_without_blocks_are_counted_to_an_end),
+		T(full_board_forgets_but_goes_on), T(duplicate_is_reported),
+		T(data_does_not_take_the_place_of_blocks), T(any_segments_leave_it_sound)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
