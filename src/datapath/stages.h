@@ -55,7 +55,6 @@ struct context {
 	uint32_t app_cpu;      /* 1 + the core its application slept on when it was woken last; 0: not yet */
 	const char *broken;    /* why it is dead, until the control plane has been told; else NULL */
 	uint32_t hc_pos;       /* next slot to read */
-	uint32_t hc_told;      /* hc_consumed as last written */
 	uint32_t ntf_pos;      /* next slot to write */
 	uint32_t ntf_consumed; /* as last read */
 	uint32_t pending_head, pending_tail; /* connections that owe a notification */
