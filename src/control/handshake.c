@@ -313,7 +313,8 @@ static void cookie_reply(
 	struct handshake hs = {.state = HANDSHAKE_SYN_RECEIVED,
 		.flow.key = seg->key,
 		.port = (uint8_t)seg->port,
-		.rx_shift = ep->rx_shift};
+		.rx_shift = ep->rx_shift,
+		.options = ep->options};
 
 	if (old && !(old->timestamps && o->has_timestamps)) {
 		COUNT(ctl, drop_syn_backlog);
@@ -391,6 +392,7 @@ static bool cookie_taken(struct control *ctl, struct endpoint *ep, const struct 
 	hs->port = (uint8_t)seg->port;
 	hs->rx_shift = ep->rx_shift;
 	hs->tx_shift = ep->tx_shift;
+	hs->options = ep->options;
 	handshake_take_syn(hs, &syn);
 	hs->rcv_wscale = hs->peer_wscale ? window_shift(hs->rx_shift) : 0;
 	hs->iss = seg->ack - 1u;

@@ -883,6 +883,34 @@ static void a_listeners_options_are_its_connections(void **state)
 	assert_int_equal(ctl->conns[conn].options.user_timeout_ms, 5);
 }
 
+/* What is kept nowhere is still the listener's: its options, as for a handshake that was kept. */
+static void a_cookies_connection_has_the_listeners_options(void **state)
+{
+	const struct fake_record *r;
+	const struct conn_setup *s;
+	uint32_t sent[4];
+
+	(void)state;
+	flood(sent);
+	options_for(FLEXTOE_OPTIONS_ENDPOINT, endpoint,
+		(struct flextoe_hc_options){.tos = 0x28, .ttl = 9, .maxseg = 800, .user_timeout_ms = 5});
+	in(.ctl = SYN, .seq = IRS, .src_port = 6004, .options = linux_options,
+		.options_len = sizeof(linux_options));
+	r = fake_take(dp);
+	assert_true(fake_parse(r, &seen));
+	iss = seen.seq;
+	assert_int_equal(control_counters(ctl)[CNT_syn_cookies_sent], 1);
+	assert_int_equal(seen.options.mss, 800);
+	assert_int_equal(r->frame.bytes[15], 0x28);
+	assert_int_equal(r->frame.bytes[22], 9);
+	in(.ctl = ACK, .seq = IRS + 1u, .ack = iss + 1u, .src_port = 6004);
+	s = installed(0);
+	assert_int_equal(s->tos, 0x28);
+	assert_int_equal(s->ttl, 9);
+	assert_true(s->peer_mss <= 800);
+	assert_int_equal(ctl->conns[conn].options.user_timeout_ms, 5);
+}
+
 static void the_next_connect_has_its_options_alone(void **state)
 {
 	(void)state;
@@ -1039,6 +1067,7 @@ int main(void)
 		CASE(what_is_no_cookie),
 		CASE(cookie_and_handshake_of_one_peer),
 		CASE(a_cookie_makes_one_connection),
+		CASE(a_cookies_connection_has_the_listeners_options),
 		CASE(a_cookie_does_not_overfill_the_queue),
 		CASE(end_of_life_frees_index_and_buffers),
 		CASE(time_wait_answers),
