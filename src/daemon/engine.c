@@ -24,6 +24,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -87,11 +88,25 @@ static void engine_log(void *arg, const char *line)
 
 static int epoll_watch(int epoll_fd, int fd, enum wake_source source)
 {
-	/* The doorbell is never read, which would be a system call a wake-up: each ring is an edge. */
-	uint32_t edge = source == WAKE_DOORBELL ? EPOLLET : 0u;
+	/* The doorbell is not read, which would be a system call a wake-up: each ring is an edge. That it
+	 * could still count (EPOLLOUT) comes along: see doorbell_look(). */
+	uint32_t edge = source == WAKE_DOORBELL ? EPOLLET | EPOLLOUT : 0u;
 	struct epoll_event ev = {.events = EPOLLIN | edge, .data.u32 = source};
 
 	return fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? 0 : -errno;
+}
+
+/*
+ * All applications have the same doorbell. One that writes it full would keep the others from ringing it; its
+ * own write is an edge, so this is called then. RWF_NOWAIT, since an application can take O_NONBLOCK away.
+ */
+static void doorbell_look(const struct engine *e, uint32_t events)
+{
+	uint64_t count;
+	struct iovec iov = {.iov_base = &count, .iov_len = sizeof(count)};
+
+	if (!(events & EPOLLOUT) && preadv2(e->doorbell_fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN)
+		log_line(CONFIG_LOG_WARNING, "the doorbell cannot be read: %s", strerror(errno));
 }
 
 static void signal_take(struct engine *e)
@@ -172,6 +187,8 @@ static bool engine_sleep(struct engine *e)
 		e->ports.device[i]->ops->wait_end(e->ports.device[i]);
 	for (int i = 0; i < n; i++) {
 		side |= ev[i].data.u32 == WAKE_SIDE;
+		if (ev[i].data.u32 == WAKE_DOORBELL)
+			doorbell_look(e, ev[i].events);
 	}
 	return side;
 }

@@ -206,6 +206,23 @@ def test_region_cannot_shrink(engine, beside):
     intruder.close()
 
 
+def test_doorbell_written_full(engine, beside):
+    """All applications ring the same doorbell: one that fills its counter must not keep the others from it."""
+    intruder, other = Intruder(engine), Intruder(engine)
+    time.sleep(0.2)
+    for _ in range(3):
+        try:
+            os.read(intruder.doorbells[0], 8)
+        except BlockingIOError:
+            pass
+        os.write(intruder.doorbells[0], struct.pack("<Q", 2 ** 64 - 2))
+        time.sleep(0.1)
+        os.write(other.doorbells[0], struct.pack("<Q", 1))
+    beside()
+    intruder.close()
+    other.close()
+
+
 MESSAGES = [
     b"", b"\0", b"\xff" * 16, message(99), message(HELLO, b"short"), message(HELLO, b"\xff" * 32, version=77),
     message(HELLO, b"x" * 32, length=9999), message(CONTEXT, b"\0" * 8), message(CONN_INFO, b"\xff" * 80),
