@@ -290,7 +290,7 @@ static int endpoint_listen(
 	if (r < 0)
 		return r;
 	ep->state = ENDPOINT_LISTENING;
-	ep->backlog = hc->backlog ? hc->backlog : 1;
+	ep->backlog = hc->backlog ? min_u32(hc->backlog, BACKLOG_MAX) : 1;
 	ep->rx_shift = buffer_shift(hc->rx_shift, ctl->config.rx_shift);
 	ep->tx_shift = buffer_shift(hc->tx_shift, ctl->config.tx_shift);
 	return 0;

@@ -26,6 +26,7 @@
 #define CTL_ROOM_MIN 8192u
 
 #define HANDSHAKES_MAX 65536u
+#define BACKLOG_MAX    4096u /* of a listener, as Linux's somaxconn: no listener takes all handshakes */
 #define HALF_OPEN_MAX                                                                                        \
 	(HANDSHAKES_MAX / 4u * 3u) /* passive ones of all listeners: the rest is for our own                 \
 				    */
