@@ -266,7 +266,10 @@ static void app_put_out(struct control *ctl, struct app *app, const char *reason
 		if (index == INDEX_NONE)
 			continue;
 		store_release32(&ctl->contexts[index].area->words.context_dead, 1);
-		eventfd_write(ctl->contexts[index].wake_fd, 1);
+		if (ctl->config.wake)
+			ctl->config.wake(ctl->config.wake_arg, ctl->contexts[index].wake_fd);
+		else
+			eventfd_write(ctl->contexts[index].wake_fd, 1);
 	}
 	if (app->client)
 		shutdown(app->client->fd, SHUT_RDWR);

@@ -67,6 +67,10 @@ struct control_config {
 	/* One line, without newline; lower case, the fact first. Rate-limited by the control plane. */
 	void (*log)(void *arg, const char *line);
 	void *log_arg;
+	/* Writes the eventfd of an application that is put out, without waiting for it; NULL: eventfd_write()
+	 */
+	int (*wake)(void *arg, int fd);
+	void *wake_arg;
 	/* For reports that include what the daemon knows (device statistics): called per report, may be NULL.
 	   For FLEXTOE_STATUS_STAT_JSON it writes members ("name":value,...) without outer commas or braces.
 	 */

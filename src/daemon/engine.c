@@ -32,6 +32,7 @@
 #include "daemon/log.h"
 #include "daemon/ports.h"
 #include "daemon/prometheus.h"
+#include "daemon/waker.h"
 
 #define SIDE_EVERY_US  1000u /* how often the slow descriptors are looked at while busy */
 #define SPIN_US_MANY   50u   /* default spin with more than SPIN_CORES_FEW cores */
@@ -58,6 +59,7 @@ struct engine {
 	struct datapath *dp;
 	struct control *ctl;
 	struct prometheus *prom;
+	struct waker *waker;
 	int doorbell_fd, signal_fd;
 	int wake_epoll; /* what ends a sleep: devices, doorbell, and side_epoll as one */
 	int side_epoll; /* what is slow: control channel, signals, prometheus, link hand-over */
@@ -73,17 +75,23 @@ static void engine_kick(void *arg, uint32_t context)
 {
 	struct engine *e = arg;
 	int fd = e->ctl != NULL ? control_wake_fd(e->ctl, context) : -1;
-	uint64_t one = 1;
+	int rc = fd >= 0 ? waker_wake(e->waker, fd) : 0;
 
-	/* A full counter (EAGAIN) means that it is awake already. */
-	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		log_line(CONFIG_LOG_WARNING, "an application was not woken: %s", strerror(errno));
+	if (rc == -EDEADLK)
+		datapath_context_break(e->dp, context, "made the engine wait to wake it");
+	else if (rc < 0 && rc != -EAGAIN) /* a full counter: it is awake already */
+		log_line(CONFIG_LOG_WARNING, "an application was not woken: %s", strerror(-rc));
 }
 
 static void engine_log(void *arg, const char *line)
 {
 	(void)arg;
 	log_line(CONFIG_LOG_INFO, "%s", line);
+}
+
+static int engine_wake(void *arg, int fd)
+{
+	return waker_wake(((struct engine *)arg)->waker, fd);
 }
 
 static int epoll_watch(int epoll_fd, int fd, enum wake_source source)
@@ -410,6 +418,8 @@ static int control_start(struct engine *e, struct config_error *err)
 	c->ecn = config->ecn == 2 ? CONTROL_ECN_PASSIVE : config->ecn ? CONTROL_ECN_ON : CONTROL_ECN_OFF;
 	c->socket_path = config->socket;
 	c->doorbell_fd = e->doorbell_fd;
+	c->wake = engine_wake;
+	c->wake_arg = e;
 	c->log = engine_log;
 	c->report_extra = engine_report;
 	c->report_arg = e;
@@ -499,7 +509,9 @@ static int descriptors_open(struct engine *e, struct config_error *err)
 	e->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	e->wake_epoll = epoll_create1(EPOLL_CLOEXEC);
 	e->side_epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (e->signal_fd >= 0 && e->doorbell_fd >= 0 && e->wake_epoll >= 0 && e->side_epoll >= 0)
+	e->waker = waker_create();
+	if (e->waker != NULL && e->signal_fd >= 0 && e->doorbell_fd >= 0 && e->wake_epoll >= 0 &&
+		e->side_epoll >= 0)
 		return 0;
 	snprintf(err->text, sizeof(err->text), "no descriptors: %s", strerror(errno));
 	return -EMFILE;
@@ -569,6 +581,7 @@ static void engine_stop(struct engine *e)
 		datapath_destroy(e->dp);
 	if (e->copy != NULL)
 		e->copy->ops->close(e->copy);
+	waker_destroy(e->waker);
 	ports_close(&e->ports);
 	const int fds[] = {e->doorbell_fd, e->signal_fd, e->wake_epoll, e->side_epoll};
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)

@@ -64,6 +64,9 @@ bool datapath_sleep_begin(struct datapath *dp);
 bool datapath_sleep_deep(struct datapath *dp);
 /* [poll] True when every application sleeps: looking for work takes nothing from them, also on their own
  * core. */
+/* An application has broken a rule that the caller watches over: its context ends, with the reason (a
+ * literal) in the log. From the kick, too. */
+void datapath_context_break(struct datapath *dp, uint32_t context, const char *reason);
 bool datapath_core_idle(const struct datapath *dp);
 /* [poll] True when an application that is awake or is just being woken was last seen on the engine's core: it
    waits for that core, and runs until it sleeps when the engine yields. */

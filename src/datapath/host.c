@@ -22,6 +22,11 @@ void host_break(struct datapath *dp, uint32_t context, const char *reason)
 	ctx->overflow_head = ctx->overflow_tail;
 }
 
+void datapath_context_break(struct datapath *dp, uint32_t context, const char *reason)
+{
+	host_break(dp, context, reason);
+}
+
 /* What nearly all updates are: bytes written, bytes taken, on a connection at ease. False: it is not one, and
  * nothing was changed. */
 static HOT_INLINE bool update_usual(

@@ -2,6 +2,7 @@
 """An application that breaks the rules of the shared memory or of the control channel: its context, or it, is
 put out with a logged reason, and nobody else notices. Written against include/flextoe/abi.h by hand."""
 import array
+import fcntl
 import mmap
 import os
 import random
@@ -39,12 +40,12 @@ class Intruder:
         self.region = mmap.mmap(fds[0], self.offset + 4 * AREA)
         os.close(fds[0])
         self.position = [0] * contexts
-        self.doorbells = []
+        self.wakes, self.doorbells = [], []
         for n in range(contexts):
             self.sock.send(message(CONTEXT, struct.pack("<II", 0, 0)))
             answer, fds = self.receive()
             assert struct.unpack_from("<IHHII", answer)[1] == CONTEXT and struct.unpack_from("<I", answer, 16)[0] == n
-            os.close(fds[0])
+            self.wakes.append(fds[0])
             self.doorbells.append(fds[1])
 
     def receive(self):
@@ -76,7 +77,7 @@ class Intruder:
     def close(self):
         self.sock.close()
         self.region.close()
-        for fd in self.doorbells:
+        for fd in self.wakes + self.doorbells:
             os.close(fd)
 
 
@@ -221,6 +222,21 @@ def test_doorbell_written_full(engine, beside):
     beside()
     intruder.close()
     other.close()
+
+
+def test_wake_that_would_block(engine, beside):
+    """The eventfd an application is woken by is one open file with the engine's: made to block and written full, it must
+    hold the engine up for a moment at most, and once."""
+    intruder = Intruder(engine)
+    fcntl.fcntl(intruder.wakes[0], fcntl.F_SETFL, 0)
+    os.write(intruder.wakes[0], struct.pack("<Q", 2 ** 64 - 2))
+    intruder.region[intruder.area() + 4:intruder.area() + 8] = struct.pack("<I", 1000)  # asleep, on another core
+    intruder.descriptor(struct.pack("<IIIIHHHH", 7, 0, 0, 0, socket.htons(8101), 0, 0, 1), 2)  # BIND: is answered
+    started = time.monotonic()
+    beside()
+    assert time.monotonic() - started < 2
+    wait_until("the intruder is put out", lambda: "made the engine wait" in engine.log(), 3)
+    intruder.close()
 
 
 MESSAGES = [
